@@ -1,0 +1,5 @@
+"""`python -m parallelchange` is the command."""
+
+from parallelchange.cli import main
+
+main()

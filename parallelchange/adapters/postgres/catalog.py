@@ -1,0 +1,154 @@
+"""Reading the schema: the change's tables, and a fingerprint of everything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import psycopg
+
+from parallelchange.adapters.postgres.connection import Connection
+from parallelchange.model import Catalog, Column, Table, TableName
+
+__all__ = ["canonical_types", "fingerprint", "read_catalog"]
+
+# One line per object of the user's schemas. Left out: system schemas, our ledger, Alembic's bookkeeping, objects
+# of extensions, and the catalogued NOT NULL constraints that only PostgreSQL 18 has (attnotnull says the same).
+_FINGERPRINT = """
+WITH spaces AS (
+  SELECT oid, nspname FROM pg_namespace
+  WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'parallelchange')
+), rels AS (
+  SELECT c.oid, c.relname, c.relkind, c.relrowsecurity, c.relpersistence, n.nspname
+  FROM pg_class c JOIN spaces n ON n.oid = c.relnamespace
+  WHERE c.relname <> 'alembic_version' AND NOT c.relispartition
+    AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
+                    AND d.deptype = 'e')
+), lines AS (
+  SELECT format('relation %s.%s %s %s %s', nspname, relname, relkind, relrowsecurity, relpersistence) AS line
+  FROM rels WHERE relkind IN ('r', 'p', 'v', 'm', 'f')
+  UNION ALL
+  SELECT format('column %s.%s %s %s %s null=%s %s %s', r.nspname, r.relname,
+      row_number() OVER (PARTITION BY r.oid ORDER BY a.attnum),
+      a.attname, format_type(a.atttypid, a.atttypmod), NOT a.attnotnull,
+      a.attidentity::text || a.attgenerated::text, pg_get_expr(d.adbin, d.adrelid))
+  FROM rels r JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
+  LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+  WHERE r.relkind IN ('r', 'p', 'v', 'm', 'f')
+  UNION ALL
+  SELECT format('constraint %s.%s %s %s %s', r.nspname, r.relname, c.conname, c.convalidated, pg_get_constraintdef(c.oid))
+  FROM rels r JOIN pg_constraint c ON c.conrelid = r.oid WHERE c.contype NOT IN ('n', 't')
+  UNION ALL
+  SELECT format('index %s %s', pg_get_indexdef(i.indexrelid), i.indisvalid)
+  FROM rels r JOIN pg_index i ON i.indrelid = r.oid
+  UNION ALL
+  SELECT format('trigger %s %s %s', pg_get_triggerdef(t.oid), t.tgenabled, md5(p.prosrc))
+  FROM rels r JOIN pg_trigger t ON t.tgrelid = r.oid AND NOT t.tgisinternal JOIN pg_proc p ON p.oid = t.tgfoid
+  UNION ALL
+  SELECT format('view %s.%s %s', nspname, relname, pg_get_viewdef(oid)) FROM rels WHERE relkind IN ('v', 'm')
+  UNION ALL
+  SELECT format('policy %s.%s %s %s %s %s', r.nspname, r.relname, p.polname, p.polcmd,
+      pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))
+  FROM rels r JOIN pg_policy p ON p.polrelid = r.oid
+  UNION ALL
+  SELECT format('function %s.%s(%s) %s %s', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid),
+      p.proconfig, md5(p.prosrc))
+  FROM pg_proc p JOIN spaces n ON n.oid = p.pronamespace
+  WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid
+                    AND d.deptype = 'e')
+  UNION ALL
+  SELECT format('enum %s.%s %s', n.nspname, t.typname, string_agg(e.enumlabel, ',' ORDER BY e.enumsortorder))
+  FROM pg_type t JOIN spaces n ON n.oid = t.typnamespace JOIN pg_enum e ON e.enumtypid = t.oid
+  GROUP BY n.nspname, t.typname
+  UNION ALL
+  SELECT format('domain %s.%s %s %s %s', n.nspname, t.typname, format_type(t.typbasetype, t.typtypmod), t.typnotnull,
+      (SELECT string_agg(pg_get_constraintdef(c.oid), ';' ORDER BY c.conname) FROM pg_constraint c
+       WHERE c.contypid = t.oid AND c.contype = 'c'))
+  FROM pg_type t JOIN spaces n ON n.oid = t.typnamespace WHERE t.typtype = 'd'
+)
+SELECT encode(sha256(convert_to(coalesce(string_agg(line, E'\\n' ORDER BY line COLLATE "C"), ''), 'UTF8')), 'hex')
+FROM lines
+"""
+
+_TABLE = """
+SELECT c.oid, c.relkind, nullif(c.reltuples, -1)::bigint,
+  (SELECT array_agg(a.attname::text ORDER BY k.place) FROM pg_index i,
+     unnest(i.indkey) WITH ORDINALITY k(num, place) JOIN pg_attribute a ON a.attnum = k.num
+   WHERE i.indrelid = c.oid AND i.indisprimary AND a.attrelid = c.oid)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p', 'f', 'v', 'm')
+"""
+
+_COLUMNS = """
+SELECT a.attname, format_type(a.atttypid, a.atttypmod), NOT a.attnotnull, pg_get_expr(d.adbin, d.adrelid),
+  a.attidentity <> '' OR a.attgenerated <> '',
+  (SELECT coalesce(array_agg(DISTINCT pg_describe_object(p.classid, p.objid, p.objsubid)), '{}')
+   FROM pg_depend p
+   LEFT JOIN pg_constraint k ON p.classid = 'pg_constraint'::regclass AND k.oid = p.objid
+   WHERE p.refclassid = 'pg_class'::regclass AND p.refobjid = a.attrelid AND p.refobjsubid = a.attnum
+     AND p.deptype IN ('n', 'a') AND p.classid <> 'pg_attrdef'::regclass AND coalesce(k.contype <> 'n', true))
+FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
+"""
+
+_TRIGGERS = """
+SELECT t.tgname, t.tgenabled IN ('O', 'A'), md5(p.prosrc)
+FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+WHERE t.tgrelid = %s AND NOT t.tgisinternal AND t.tgname LIKE 'zz\\_parallelchange\\_%%'
+"""
+
+
+def fingerprint(connection: Connection) -> str:
+    """sha256 over the user's schema."""
+    with connection.transaction(force_rollback=True):
+        # Definitions are printed relative to the search path; empty, they are the same for every session.
+        connection.execute("SET LOCAL search_path = ''")
+        row = connection.execute(_FINGERPRINT).fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def read_catalog(connection: Connection, tables: Iterable[TableName], types: Iterable[str] = ()) -> Catalog:
+    """Read the tables of a change.
+
+    Args:
+        connection: A session.
+        tables: Those asked for; a missing one is left out.
+        types: Types the change names, to be told by their canonical names.
+    """
+    with connection.transaction(force_rollback=True):
+        connection.execute("SET LOCAL search_path = pg_catalog, public")
+        found = {name: table for name in tables if (table := _table(connection, name)) is not None}
+    return Catalog(found, fingerprint(connection), connection.info.server_version, canonical_types(connection, types))
+
+
+def _table(connection: Connection, name: TableName) -> Table | None:
+    row = connection.execute(_TABLE, (name.schema, name.name)).fetchone()
+    if row is None:
+        return None
+    oid, kind, rows, key = row
+    columns, dependents = [], {}
+    for column, type_, nullable, default, generated, lost in connection.execute(_COLUMNS, (oid,)):
+        columns.append(Column(column, type_, nullable, default, generated))
+        if lost:
+            dependents[column] = tuple(lost)
+    triggers = {trigger: (enabled, body) for trigger, enabled, body in connection.execute(_TRIGGERS, (oid,))}
+    return Table(name, tuple(columns), tuple(key or ()), dependents, triggers, rows, kind)
+
+
+def canonical_types(connection: Connection, types: Iterable[str]) -> dict[str, str]:
+    """How the server writes each type; one it does not know is left out."""
+    known = {}
+    for type_ in set(types):
+        try:
+            with connection.transaction(force_rollback=True):
+                connection.execute("SET LOCAL search_path = pg_catalog, public")
+                # The type is the change file's own SQL and cannot be an identifier: numeric(10, 2).
+                result = connection.pgconn.exec_params(f"SELECT NULL::{type_}".encode(), [])
+                if result.status != psycopg.pq.ExecStatus.TUPLES_OK:
+                    continue
+                row = connection.execute("SELECT format_type(%s, %s)", (result.ftype(0), result.fmod(0))).fetchone()
+        except psycopg.Error:
+            continue
+        if row:
+            known[type_] = str(row[0])
+    return known

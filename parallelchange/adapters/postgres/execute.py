@@ -1,0 +1,61 @@
+"""Executing recorded statements, each in a transaction that is rolled back. Only ever on a scratch copy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from psycopg.pq import DiagnosticField, ExecStatus
+
+from parallelchange.adapters.postgres.connection import Connection, connect
+from parallelchange.corpus import Recorded
+from parallelchange.gates.rehearsal import Executed, Outcome
+
+__all__ = ["execute_all"]
+
+_FINE = (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK, ExecStatus.EMPTY_QUERY)
+
+
+def execute_all(url: str, application_name: str | None, recorded: Sequence[Recorded]) -> tuple[Executed, ...]:
+    """Run every statement with each set of its recorded parameters.
+
+    Args:
+        url: The scratch copy.
+        application_name: What the version's sessions call themselves: triggers tell it by that.
+        recorded: The statements.
+    """
+    with connect(url) as connection:
+        if application_name:
+            connection.execute("SELECT set_config('application_name', %s, false)", (application_name,))
+        return tuple(
+            Executed(item.sql, item.where, tuple(_execute(connection, item, values) for values in _sets(item)))
+            for item in recorded
+        )
+
+
+def _sets(statement: Recorded) -> tuple[tuple[str | None, ...], ...]:
+    """A statement that takes no parameters is run once; one whose parameters are not known cannot be run."""
+    return statement.parameters or (((),) if not statement.types else ())
+
+
+def _execute(connection: Connection, statement: Recorded, values: Sequence[str | None]) -> Outcome:
+    pg = connection.pgconn
+    connection.execute("BEGIN")
+    try:
+        oids = [_oid(connection, type_) for type_ in statement.types]
+        given = [None if value is None else value.encode() for value in values]
+        result = pg.exec_params(statement.sql.encode(), given, oids or None)
+        if result.status in _FINE:
+            # Deferred constraints would else speak up only at a commit that never comes.
+            result = pg.exec_(b"SET CONSTRAINTS ALL IMMEDIATE")
+        if result.status in _FINE:
+            return Outcome()
+        error = result.error_message.decode(errors="replace").strip().splitlines()[0]
+        state = result.error_field(DiagnosticField.SQLSTATE) or b""
+        return Outcome(error.removeprefix("ERROR:").strip(), state.decode())
+    finally:
+        connection.execute("ROLLBACK")
+
+
+def _oid(connection: Connection, type_: str) -> int:
+    row = connection.execute("SELECT to_regtype(%s)::oid::int8", (type_,)).fetchone()
+    return int(row[0]) if row and row[0] else 0

@@ -1,0 +1,459 @@
+"""The change file: YAML read into a `Change`; every error has its place."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+from parallelchange.errors import InvalidFile
+from parallelchange.model import FULL, parse_weight
+from parallelchange.operations import OPERATIONS, ChangeType, Operation, RenameColumn, SetNotNull, SplitColumn
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+__all__ = ["Bound", "Change", "MetricsSpec", "Probe", "Traffic", "Version", "json_schema", "load_change"]
+
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_BOUND = re.compile(r"(>=|<=)\s*(\d+(?:\.\d+)?)\s*(%|ms|s)")
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A bound a figure is held against.
+
+    Args:
+        at_least: True for `>=`, False for `<=`.
+        value: A share (0..1) for `%`, milliseconds for `ms` and `s`.
+        text: As it was written.
+    """
+
+    at_least: bool
+    value: float
+    text: str
+
+    def holds(self, figure: float) -> bool:
+        """Whether the figure keeps the bound."""
+        return figure >= self.value if self.at_least else figure <= self.value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """A version's own proof that it works: an HTTP check or a command.
+
+    Args:
+        url: Answered 200 when all is well; `{host}` stands for a ready copy of the version.
+        command: Exits 0 when all is well; run with DATABASE_URL set, in the change file's folder.
+        timeout: Seconds.
+    """
+
+    url: str | None = None
+    command: str | None = None
+    timeout: float = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Version:
+    """One app version.
+
+    Args:
+        name: Its name.
+        application_name: What its database sessions call themselves.
+        statements: Corpus of the statements it sends, recorded from its tests.
+        probe: Its own proof; None when the change file says there is none.
+        build: Image or build digest; None when the workloads tell it.
+    """
+
+    name: str
+    application_name: str | None
+    statements: Path | None
+    probe: Probe | None
+    build: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traffic:
+    """How traffic moves.
+
+    Args:
+        router: Kind of router.
+        service: The root service.
+        stages: Weights in thousandths, growing, the last one 1000.
+        soak: Seconds each stage is watched.
+        drain: Seconds the old version is without traffic before it counts as drained.
+        drain_timeout: Seconds to wait for the old version's sessions to end before giving up.
+    """
+
+    router: str
+    service: str
+    stages: tuple[int, ...]
+    soak: float
+    drain: float
+    drain_timeout: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricsSpec:
+    """What both versions' figures are held against.
+
+    Args:
+        success_rate: Bound on the share of requests that succeed.
+        latency_p99: Bound on the 99th percentile, in milliseconds.
+        window: Seconds looked back.
+        min_requests: Fewer than that in the window prove nothing.
+    """
+
+    success_rate: Bound
+    latency_p99: Bound
+    window: float
+    min_requests: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """One parallel change.
+
+    Args:
+        name: Its name.
+        path: The change file.
+        old: The version that serves now.
+        new: The version the change leads to.
+        database: Database operations.
+        traffic: How traffic moves.
+        metrics: What both versions are held against; None when the change file says there are none.
+        rows_per_second: Upper limit of the backfill; None for none.
+        max_age: Seconds after which evidence is stale.
+    """
+
+    name: str
+    path: Path
+    old: Version
+    new: Version
+    database: tuple[Operation, ...]
+    traffic: Traffic
+    metrics: MetricsSpec | None
+    rows_per_second: int | None
+    max_age: float
+    lines: dict[str, int] = field(default_factory=dict, compare=False)
+
+    @property
+    def versions(self) -> tuple[Version, Version]:
+        """Old and new."""
+        return self.old, self.new
+
+    def line_of(self, *keys: str | int) -> int | None:
+        """The line of a key in the change file, or of the nearest one above it."""
+        for end in range(len(keys), 0, -1):
+            line = self.lines.get(".".join(map(str, keys[:end])))
+            if line:
+                return line
+        return None
+
+
+# What is written in the file. Kept apart from `Change`, which holds the values as the code wants them.
+
+_CLOSED = {"extra": "forbid"}
+_UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")
+_BRANCHES = ("_ProbeFile", "_MetricsFile", "NewColumn", "str", "float")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ProbeFile:
+    """A URL to GET or a command to run."""
+
+    __pydantic_config__ = _CLOSED
+    url: str | None = None
+    command: str | None = None
+    timeout: str = "30s"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _VersionFile:
+    """One app version: its name, how its sessions are told, and its proofs."""
+
+    __pydantic_config__ = _CLOSED
+    name: str
+    application_name: str | None = None
+    statements: str | None = None
+    probe: _ProbeFile | Literal["none"] | None = None
+    build: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _VersionsFile:
+    """The version that serves now and the one the change leads to."""
+
+    __pydantic_config__ = _CLOSED
+    old: _VersionFile
+    new: _VersionFile
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OperationFile:
+    """One operation, under the name of its kind."""
+
+    __pydantic_config__ = _CLOSED
+    split_column: SplitColumn | None = None
+    rename_column: RenameColumn | None = None
+    change_type: ChangeType | None = None
+    set_not_null: SetNotNull | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TrafficFile:
+    """Where and in which steps traffic moves."""
+
+    __pydantic_config__ = _CLOSED
+    service: str
+    router: Literal["local"] = "local"
+    stages: list[str | float] = field(default_factory=lambda: ["5%", "25%", "50%", "100%"])
+    soak: str = "2m"
+    drain: str = "60s"
+    drain_timeout: str = "5m"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _MetricsFile:
+    """Bounds that both versions must keep."""
+
+    __pydantic_config__ = _CLOSED
+    success_rate: str = ">= 99%"
+    latency_p99: str = "<= 500ms"
+    window: str | None = None
+    min_requests: int = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class _BackfillFile:
+    """Limits of the backfill."""
+
+    __pydantic_config__ = _CLOSED
+    rows_per_second: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _EvidenceFile:
+    """How long a proof counts."""
+
+    __pydantic_config__ = _CLOSED
+    max_age: str = "1h"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ChangeFile:
+    """A parallel change: what changes, between which versions, and how traffic moves."""
+
+    __pydantic_config__ = _CLOSED
+    change: str
+    versions: _VersionsFile
+    database: list[_OperationFile]
+    traffic: _TrafficFile
+    metrics: _MetricsFile | Literal["none"] = field(default_factory=_MetricsFile)
+    backfill: _BackfillFile = field(default_factory=_BackfillFile)
+    evidence: _EvidenceFile = field(default_factory=_EvidenceFile)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of change files, which editors complete from."""
+    from pydantic import TypeAdapter
+
+    text = json.dumps(TypeAdapter(_ChangeFile).json_schema())
+    schema = json.loads(re.sub(r"\b_(\w+)File\b", r"\1", text))
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "title": "parallelchange change file",
+    }
+
+
+def load_change(path: Path) -> Change:
+    """Read a change file.
+
+    Args:
+        path: The file. Paths in it are relative to its folder.
+
+    Raises:
+        InvalidFile: It is missing, is no YAML, or a key, type or reference in it is wrong.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    document, lines = _read_yaml(path)
+    try:
+        raw = TypeAdapter(_ChangeFile).validate_python(document)
+    except ValidationError as error:
+        raise _invalid(error, path, lines) from None
+    return _Reader(path, lines).change(raw)
+
+
+def _read_yaml(path: Path) -> tuple[Any, dict[str, int]]:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+    try:
+        document = YAML(typ="rt").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InvalidFile("there is no such change file", path=path, hint="give the path of a change file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidFile(f"cannot be read: {error}", path=path) from None
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else None
+        raise InvalidFile(f"is no YAML: {error.problem}", path=path, line=line) from None
+    except YAMLError as error:
+        raise InvalidFile(f"is no YAML: {error}", path=path) from None
+    if not isinstance(document, dict):
+        raise InvalidFile("holds no change", path=path, line=1, hint="it starts with `change: some-name`")
+    lines: dict[str, int] = {}
+    return _plain(document, "", lines), lines
+
+
+def _plain(node: Any, at: str, lines: dict[str, int]) -> Any:
+    """Turn ruamel's containers into plain ones, and keep the line of every key."""
+    if isinstance(node, dict):
+        plain = {}
+        for key, value in node.items():
+            place = f"{at}.{key}" if at else str(key)
+            lines[place] = node.lc.key(key)[0] + 1  # type: ignore[attr-defined]
+            plain[key] = _plain(value, place, lines)
+        return plain
+    if isinstance(node, list):
+        for index in range(len(node)):
+            lines[f"{at}.{index}"] = node.lc.item(index)[0] + 1  # type: ignore[attr-defined]
+        return [_plain(value, f"{at}.{index}", lines) for index, value in enumerate(node)]
+    for kind in (bool, int, float, str):
+        if isinstance(node, kind):
+            return node if kind is bool else kind(node)
+    return node
+
+
+def _invalid(error: ValidationError, path: Path, lines: dict[str, int]) -> InvalidFile:
+    """Name the first error, by the deepest place of it that the file has; count the others."""
+    errors = error.errors(include_url=False)
+    # An unknown key is most often the cause of the others, such as the missing key it was meant to be.
+    first = next((e for e in errors if e["type"] in _UNKNOWN_KEY), errors[0])
+    # A union's branches are part of pydantic's location but not of the file.
+    keys = [str(key) for key in first["loc"] if str(key) not in _BRANCHES and not str(key).startswith("literal[")]
+    line = next((lines[p] for end in range(len(keys), 0, -1) if (p := ".".join(keys[:end])) in lines), 1)
+    name = ".".join(keys)
+    hint = None
+    if first["type"] in _UNKNOWN_KEY:
+        message = f"unknown key `{keys[-1]}` in {'.'.join(keys[:-1]) or 'the change'}"
+        near = difflib.get_close_matches(keys[-1], _known_keys(), n=1)
+        hint = f"did you mean `{near[0]}`?" if near else "see the JSON Schema of change files for the keys there are"
+    elif first["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
+        message = f"`{name}` is missing"
+    else:
+        message = f"`{name}`: {first['msg'][0].lower()}{first['msg'][1:]}, not {first['input']!r}"
+    if len(errors) > 1:
+        message += f" (and {len(errors) - 1} more)"
+    return InvalidFile(message, path=path, line=line, hint=hint)
+
+
+def _known_keys() -> list[str]:
+    found: set[str] = set()
+    schema = json_schema()
+    for part in (schema, *schema["$defs"].values()):
+        found.update(part.get("properties", ()))
+    return sorted(found)
+
+
+class _Reader:
+    """Turns the file's words into values, with the place of each that makes no sense."""
+
+    def __init__(self, path: Path, lines: dict[str, int]) -> None:
+        self.path, self.lines = path, lines
+
+    def change(self, raw: _ChangeFile) -> Change:
+        if not _NAME.fullmatch(raw.change):
+            self.fail("change", f"{raw.change!r} is no name for a change", "use up to 40 of a-z, 0-9 and -")
+        if not raw.database:
+            self.fail("database", "there is no operation", "name at least one")
+        old, new = self.version("old", raw.versions.old), self.version("new", raw.versions.new)
+        if old.name == new.name:
+            self.fail("versions.new.name", f"both versions are called {old.name}", "give each its own name")
+        if old.application_name and old.application_name == new.application_name:
+            self.fail("versions.new.application_name", "both versions have the same application_name",
+                      "give each its own: it tells whose session is whose")  # fmt: skip
+        if raw.backfill.rows_per_second is not None and raw.backfill.rows_per_second < 1:
+            self.fail("backfill.rows_per_second", "must be at least 1", "leave it out for no limit")
+        traffic = self.traffic(raw.traffic)
+        return Change(
+            name=raw.change, path=self.path, old=old, new=new, traffic=traffic,
+            database=tuple(self.operation(index, entry) for index, entry in enumerate(raw.database)),
+            metrics=None if raw.metrics == "none" else self.metrics(raw.metrics, traffic),
+            rows_per_second=raw.backfill.rows_per_second,
+            max_age=self.seconds("evidence.max_age", raw.evidence.max_age), lines=self.lines,
+        )  # fmt: skip
+
+    def version(self, key: str, raw: _VersionFile) -> Version:
+        at = f"versions.{key}"
+        statements = self.path.parent / raw.statements if raw.statements else None
+        if statements and not statements.is_file():
+            self.fail(f"{at}.statements", f"there is no file {raw.statements}",
+                      f"record it: parallelchange record {raw.name} -- COMMAND")  # fmt: skip
+        probe = None
+        if isinstance(raw.probe, _ProbeFile):
+            if (raw.probe.url is None) == (raw.probe.command is None):
+                self.fail(f"{at}.probe", "a probe is either a url or a command", "give one of them")
+            probe = Probe(url=raw.probe.url, command=raw.probe.command,
+                          timeout=self.seconds(f"{at}.probe.timeout", raw.probe.timeout))  # fmt: skip
+        elif raw.probe is None:
+            self.fail(f"{at}.probe", f"no probe tells whether {raw.name} works",
+                      "give a url or a command, or say `probe: none`")  # fmt: skip
+        return Version(name=raw.name, application_name=raw.application_name, statements=statements,
+                       probe=probe, build=raw.build)  # fmt: skip
+
+    def operation(self, index: int, raw: _OperationFile) -> Operation:
+        named = [(kind, op) for kind in OPERATIONS if (op := getattr(raw, kind)) is not None]
+        if len(named) != 1:
+            self.fail(f"database.{index}", "each entry is exactly one operation",
+                      f"one of {', '.join(OPERATIONS)}")  # fmt: skip
+        operation: Operation = named[0][1]
+        return operation
+
+    def traffic(self, raw: _TrafficFile) -> Traffic:
+        stages = []
+        for index, text in enumerate(raw.stages):
+            try:
+                stages.append(parse_weight(text))
+            except ValueError as error:
+                self.fail(f"traffic.stages.{index}", str(error), "write shares like 5%, 12.5%, 100%")
+        if not stages or stages != sorted(set(stages)) or stages[0] == 0 or stages[-1] != FULL:
+            self.fail("traffic.stages", "stages grow from above 0% to 100%", "for example [5%, 25%, 50%, 100%]")
+        return Traffic(
+            router=raw.router, service=raw.service, stages=tuple(stages),
+            soak=self.seconds("traffic.soak", raw.soak), drain=self.seconds("traffic.drain", raw.drain),
+            drain_timeout=self.seconds("traffic.drain_timeout", raw.drain_timeout),
+        )  # fmt: skip
+
+    def metrics(self, raw: _MetricsFile, traffic: Traffic) -> MetricsSpec:
+        success = self.bound("metrics.success_rate", raw.success_rate, {"%"}, at_least=True)
+        latency = self.bound("metrics.latency_p99", raw.latency_p99, {"ms", "s"}, at_least=False)
+        window = self.seconds("metrics.window", raw.window) if raw.window else traffic.soak
+        if raw.min_requests < 1:
+            self.fail("metrics.min_requests", "no request at all proves nothing", "say `metrics: none` for no metrics")
+        return MetricsSpec(success_rate=success, latency_p99=latency, window=window, min_requests=raw.min_requests)
+
+    def bound(self, key: str, text: str, units: set[str], *, at_least: bool) -> Bound:
+        match = _BOUND.fullmatch(text.strip())
+        sign = ">=" if at_least else "<="
+        if not match or match[3] not in units or (match[1] == ">=") != at_least:
+            self.fail(key, f"{text!r} is no bound here", f"write `{sign} NUMBER` with {' or '.join(sorted(units))}")
+        factor = {"%": 0.01, "ms": 1.0, "s": 1000.0}[match[3]]
+        return Bound(at_least, float(match[2]) * factor, text)
+
+    def seconds(self, key: str, text: str) -> float:
+        match = _DURATION.fullmatch(text.strip())
+        if not match:
+            self.fail(key, f"{text!r} is no duration", "write 500ms, 30s, 2m or 1h")
+        return float(match[1]) * _SECONDS[match[2]]
+
+    def fail(self, key: str, message: str, hint: str) -> NoReturn:
+        keys = key.split(".")
+        line = next((self.lines[p] for n in range(len(keys), 0, -1) if (p := ".".join(keys[:n])) in self.lines), None)
+        raise InvalidFile(f"`{key}`: {message}", path=self.path, line=line, hint=hint)

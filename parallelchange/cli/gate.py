@@ -1,0 +1,60 @@
+"""`parallelchange gate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from parallelchange.cli import options
+
+if TYPE_CHECKING:
+    from parallelchange.rollout.decide import Decision
+
+__all__ = ["command"]
+
+
+@click.command("gate", short_help="May traffic advance?")
+@options.change
+@options.weight
+@options.database_url
+@options.as_json
+@click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), help="Also write a JUnit report.")
+def command(change: str, to: int, database_url: str | None, as_json: bool, junit: Path | None) -> int:
+    """Say whether traffic may advance to W: exit 0 only when every gate passes. Nothing is changed."""
+    from parallelchange.cli.show import show_decision
+    from parallelchange.cli.world import open_world
+    from parallelchange.gates.base import Act
+    from parallelchange.rollout.decide import Kind, decide
+    from parallelchange.rollout.observe import observe
+
+    with open_world(change, database_url, record=False) as world:
+        obs = observe(world)
+        decision = decide(world.plan, obs, to=to)
+        name = world.plan.change.name
+    passed = decision.kind is Kind.DONE or (
+        decision.kind is Kind.DO and decision.act is Act.SET_WEIGHT and decision.weight == to
+    )
+    if junit:
+        _write_junit(junit, name, decision, passed=passed)
+    return show_decision(name, decision, as_json=as_json, weight=obs.weight, passed=passed)
+
+
+def _write_junit(path: Path, name: str, decision: Decision, *, passed: bool) -> None:
+    from xml.etree import ElementTree as ET
+
+    from parallelchange.model import Verdict
+
+    suite = ET.Element("testsuite", name=f"parallelchange {name}")
+    for result in decision.results:
+        case = ET.SubElement(suite, "testcase", classname=result.version or "data", name=result.gate)
+        if result.verdict is not Verdict.PASS:
+            text = "\n".join(finding.message for finding in result.findings)
+            ET.SubElement(case, "failure", message=result.verdict.value).text = text
+    case = ET.SubElement(suite, "testcase", classname=name, name="decision")
+    if not passed:
+        ET.SubElement(case, "failure", message=decision.why)
+    suite.set("tests", str(len(suite.findall("testcase"))))
+    suite.set("failures", str(len(suite.findall("testcase/failure"))))
+    ET.ElementTree(suite).write(path, encoding="utf-8", xml_declaration=True)

@@ -1,0 +1,50 @@
+"""`parallelchange status`."""
+
+from __future__ import annotations
+
+import click
+
+from parallelchange.cli import options
+
+__all__ = ["command"]
+
+
+@click.command("status", short_help="Where everything stands.")
+@options.change
+@options.database_url
+@options.as_json
+def command(change: str, database_url: str | None, as_json: bool) -> None:
+    """Show where a change stands: schema, traffic, backfill, evidence, and what would be done next."""
+    from parallelchange.cli.show import console, decision_document, gate_table, print_json
+    from parallelchange.cli.world import open_world
+    from parallelchange.model import format_weight
+    from parallelchange.rollout.decide import decide
+    from parallelchange.rollout.observe import observe
+
+    with open_world(change, database_url, record=False) as world:
+        obs = observe(world)
+        decision = decide(world.plan, obs)
+        name, old = world.plan.change.name, world.plan.change.old.name
+    record = obs.record
+    if as_json:
+        document = decision_document(name, decision, verdict=decision.verdict, weight=obs.weight)
+        print_json(document | {
+            "state": obs.state, "differences": obs.differences, "ready": obs.ready,
+            "old_sessions": obs.sessions, "record": record,
+        })  # fmt: skip
+        return
+    click.echo(f"{name}")
+    click.echo(f"  schema    {obs.state}" + (f" ({'; '.join(obs.differences)})" if obs.differences else ""))
+    weight = format_weight(obs.weight) if obs.weight is not None else obs.split_error
+    click.echo(f"  traffic   {weight}" + (f" since {obs.stood:.0f} s" if obs.stood is not None else ""))
+    for work, at in ((record.backfills or {}) if record else {}).items():
+        click.echo(f"  backfill  {work}: {at['rows']} of {at['total']} rows{', finished' if at['finished'] else ''}")
+    for version, ready in obs.ready.items():
+        click.echo(f"  copies    {version}: {'unknown' if ready is None else ready} ready")
+    if obs.sessions is not None:
+        click.echo(f"  sessions  {old}: {len(obs.sessions)}")
+    if record and record.aborted:
+        click.echo(f"  aborted   {record.aborted}")
+    click.echo(f"  next      {decision.kind}: {decision.act or ''} {decision.why}")
+    if decision.results:
+        console().print(gate_table(("", result) for result in decision.results))

@@ -1,0 +1,163 @@
+"""A change as three Alembic revisions, in the branches `expand`, `migrate` and `contract`.
+
+They are plain SQL: `alembic upgrade` runs them where this toolkit is not installed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from alembic.util.exc import CommandError
+
+from parallelchange.errors import InvalidFile, UsageError
+from parallelchange.model import Phase, Statement
+from parallelchange.plan import Plan
+
+__all__ = ["Revision", "emit", "render", "scripts"]
+
+_NOTES = {
+    Phase.EXPAND: "Adds the new shape beside the old one; both versions work on it.",
+    Phase.MIGRATE: "Refuses unless every row has both shapes. Run it when nothing of the old version writes any more.",
+    Phase.CONTRACT: "Leaves only the new shape. There is no way back.",
+}
+
+
+@dataclass(frozen=True)
+class Revision:
+    """One revision to write.
+
+    Args:
+        phase: Its phase, and the name of its branch.
+        id: Its id.
+        down: What it revises; None at the very start.
+        labels: Whether it starts its branch.
+        needs: Id of the revision of another branch that comes before it.
+    """
+
+    phase: Phase
+    id: str
+    down: str | None
+    labels: bool
+    needs: str | None
+
+
+def scripts(ini: Path) -> ScriptDirectory:
+    """The Alembic environment of a repository.
+
+    Raises:
+        InvalidFile: There is none.
+    """
+    if not ini.is_file():
+        raise InvalidFile("there is no Alembic configuration", path=ini, hint="set `alembic` in parallelchange.toml")
+    config = Config(ini, toml_file=ini.parent / "pyproject.toml")
+    config.set_main_option("here", str(ini.parent).replace("%", "%%"))
+    try:
+        return ScriptDirectory.from_config(config)
+    except CommandError as error:
+        raise InvalidFile(f"the Alembic environment cannot be read: {error}", path=ini) from None
+
+
+def _place(directory: ScriptDirectory, plan: Plan) -> tuple[Revision, ...]:
+    """Where the three revisions go: on their branches, which start at the head of a linear history."""
+    there = {script.revision: script for script in directory.walk_revisions()}
+    heads = [there[head] for head in directory.get_heads()]
+    revisions = []
+    before: str | None = None
+    for phase in Phase:
+        mine = plan.revision(phase)
+        if mine in there:  # written again, where it is
+            script = there[mine]
+            down = str(script.down_revision) if script.down_revision else None
+            parent = there.get(down or "")
+            revisions.append(Revision(phase, mine, down, not (parent and phase in parent.branch_labels), before))
+        else:
+            branch = [script for script in heads if phase in script.branch_labels]
+            tips = branch or heads
+            if len(tips) > 1:
+                raise UsageError(f"the repository has {len(tips)} Alembic heads: {', '.join(h.revision for h in tips)}",
+                                 hint="merge them first: alembic merge heads")  # fmt: skip
+            revisions.append(Revision(phase, mine, tips[0].revision if tips else None, not branch, before))
+        before = mine
+    return tuple(revisions)
+
+
+def _lines(statement: Statement) -> str:
+    on = f"{statement.lock.title} on {statement.table}: " if statement.table else ""
+    sql = statement.sql.replace('"""', '\\"\\"\\"') if '"""' in statement.sql else statement.sql
+    raw = "" if '"""' in statement.sql else "r"
+    return f'    # {on}{statement.why}\n    run({raw}"""{sql}""")\n'
+
+
+def _body(statements: tuple[Statement, ...]) -> str:
+    return "".join(map(_lines, statements)) or "    pass\n"
+
+
+def render(plan: Plan, revision: Revision) -> str:
+    """The text of one revision.
+
+    Args:
+        plan: The plan.
+        revision: Which one, and where it goes.
+    """
+    phase = revision.phase
+    down = {
+        Phase.EXPAND: _body(plan.revert),
+        Phase.MIGRATE: "    pass  # what it proved stays true\n",
+        Phase.CONTRACT: '    raise RuntimeError("contract is the point of no return: roll forward")\n',
+    }[phase]
+    return f'''"""{plan.change.name}: {phase}
+
+{_NOTES[phase]}
+
+Revision ID: {revision.id}
+Revises: {revision.down or ""}
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = {revision.id!r}
+down_revision = {revision.down!r}
+branch_labels = {(phase.value,) if revision.labels else None!r}
+depends_on = {revision.needs!r}
+
+
+def run(sql: str) -> None:
+    """Run SQL as it is written: DDL() takes a percent sign for a format and nothing else for a parameter."""
+    op.execute(sa.DDL(sql.replace("%", "%%")))
+
+
+def upgrade() -> None:
+{_body(plan.statements(phase))}
+
+def downgrade() -> None:
+{down.rstrip()}
+'''
+
+
+def emit(plan: Plan, ini: Path) -> list[Path]:
+    """Write the three revisions into a repository's Alembic environment.
+
+    Args:
+        plan: The plan.
+        ini: The repository's `alembic.ini`.
+
+    Returns:
+        The files written.
+
+    Raises:
+        UsageError: The revisions have no one place to go.
+        InvalidFile: There is no Alembic environment.
+    """
+    directory = scripts(ini)
+    known = {script.revision: Path(script.path) for script in directory.walk_revisions()}
+    written = []
+    for revision in _place(directory, plan):
+        name = f"{plan.change.name.replace('-', '_')}_{revision.phase}.py"
+        path = known.get(revision.id, Path(directory.versions) / name)
+        path.write_text(render(plan, revision), encoding="utf-8")
+        written.append(path)
+    return written

@@ -1,0 +1,103 @@
+"""The whole change went through on a scratch copy of this very schema."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from parallelchange.gates.base import Act, Gate, failed, passed, unknown
+from parallelchange.model import Finding, GateResult, State
+
+__all__ = ["GATE", "Executed", "Outcome", "PhaseRun", "judge"]
+
+GATE = Gate(
+    id="rehearsal",
+    what="Expand, backfill, both versions' statements, contract and the new version's statements again, on a copy.",
+    why="Only execution finds NOT NULL, CHECK and foreign key failures, and nobody executes writes in production.",
+    remedy="run `parallelchange rehearse` and mend what it names",
+    example="The old version's nightly `INSERT INTO export SELECT *` fails once a column is added.",
+    guards=frozenset({Act.EXPAND, Act.SET_WEIGHT, Act.CONTRACT}),
+)
+
+
+_OF_THE_ROWS = {"23503", "23505"}
+"""foreign_key_violation, unique_violation: about the rows at hand, and the copy has other rows than the recording."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One execution of a statement.
+
+    Args:
+        error: What PostgreSQL said; None when it worked.
+        sqlstate: Its code.
+    """
+
+    error: str | None = None
+    sqlstate: str | None = None
+
+
+@dataclass(frozen=True)
+class Executed:
+    """One recorded statement, run on the copy with each set of its recorded parameters.
+
+    Args:
+        sql: The statement.
+        where: Where it was recorded.
+        outcomes: One per set.
+    """
+
+    sql: str
+    where: str
+    outcomes: tuple[Outcome, ...]
+
+
+@dataclass(frozen=True)
+class PhaseRun:
+    """One version in one state of the schema, on the copy.
+
+    Args:
+        version: App version.
+        state: State of the schema.
+        executed: Its statements.
+        before: The same in the state before, where the version could run in that; None where it could not.
+        findings: What else went wrong.
+    """
+
+    version: str
+    state: State
+    executed: tuple[Executed, ...]
+    before: tuple[Executed, ...] | None = None
+    findings: tuple[Finding, ...] = ()
+
+
+def judge(run: PhaseRun) -> GateResult:
+    """What worked before must work now; what was never seen working is unknown."""
+    refused: list[Finding] = []
+    unproven: list[Finding] = []
+    before = {item.sql: item.outcomes for item in run.before or ()}
+    for item in run.executed:
+        short = " ".join(item.sql.split())[:160]
+        worked = 0
+        for index, outcome in enumerate(item.outcomes):
+            known = before.get(item.sql)
+            if known and known[index].error is not None:
+                continue  # it did not work before either: not the change's doing
+            if outcome.error is None:
+                worked += 1
+            elif known or outcome.sqlstate not in _OF_THE_ROWS:
+                refused.append(GATE.finding("refused", f"`{short}` of {run.version} fails once {run.state}: "
+                                            f"{outcome.error}", where=item.where))  # fmt: skip
+                worked += 1
+                break
+        if not worked:
+            why = next((o.error for o in item.outcomes if o.error), "it has no parameters")
+            unproven.append(
+                GATE.finding("unproven", f"`{short}` of {run.version} worked with none of its recorded parameters: "
+                             f"{why}", where=item.where, remedy="record it with rows that are in the database")
+            )  # fmt: skip
+    executed = sum(len(item.outcomes) for item in run.executed)
+    if run.findings or refused:
+        return failed(GATE, *run.findings, *refused, *unproven, version=run.version, executed=executed)
+    if unproven:
+        return unknown(GATE, *unproven, version=run.version, executed=executed)
+    return passed(GATE, version=run.version, executed=executed)

@@ -1,0 +1,289 @@
+"""From a change and the tables it starts from to everything that will be done: pure values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from parallelchange.changefile import Change
+from parallelchange.errors import InvalidFile
+from parallelchange.gates.base import Act
+from parallelchange.model import (
+    Backfill,
+    Catalog,
+    Law,
+    Lock,
+    Phase,
+    State,
+    Statement,
+    Table,
+    TableName,
+    digest,
+    format_weight,
+)
+from parallelchange.operations import Operation, Problem, Writers
+from parallelchange.operations.trigger import Trigger
+from parallelchange.sql import ident, literal, qualified, search_path
+
+__all__ = ["Expectation", "Plan", "Step", "make_plan", "state_of", "steps"]
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What the change's operations leave on one table, by which its state is told.
+
+    Args:
+        table: The table.
+        added: New columns with their types.
+        dropped: Columns that go at contract.
+        not_null: Columns that are NOT NULL only after contract.
+        triggers: Trigger name to md5 of its function's body.
+    """
+
+    table: TableName
+    added: Mapping[str, str]
+    dropped: tuple[str, ...]
+    not_null: tuple[str, ...]
+    triggers: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a change does to the database, in order.
+
+    Args:
+        change: The change.
+        base: The tables it was planned on, as they were before it.
+        expand: One transaction.
+        backfills: Passes over the tables.
+        migrate: One transaction, once nothing old writes: refuses unless the laws hold, then lets no NULL in.
+        contract: One transaction.
+        revert: One transaction that undoes `expand`.
+        laws: What must hold while both shapes live.
+        expectations: By which the state of the schema is told.
+        digest: sha256 over all of it; evidence for another plan does not count.
+    """
+
+    change: Change
+    base: Catalog
+    expand: tuple[Statement, ...]
+    backfills: tuple[Backfill, ...]
+    migrate: tuple[Statement, ...]
+    contract: tuple[Statement, ...]
+    revert: tuple[Statement, ...]
+    laws: tuple[Law, ...]
+    expectations: tuple[Expectation, ...]
+    digest: str = field(default="")
+
+    def statements(self, phase: Phase) -> tuple[Statement, ...]:
+        """The statements of a phase's revision."""
+        return {Phase.EXPAND: self.expand, Phase.MIGRATE: self.migrate, Phase.CONTRACT: self.contract}[phase]
+
+    def revision(self, phase: Phase) -> str:
+        """Id of a phase's Alembic revision: the same wherever the change is emitted."""
+        return digest([self.change.name, phase])[:12]
+
+    @property
+    def tables(self) -> tuple[TableName, ...]:
+        """The tables it changes."""
+        return tuple(e.table for e in self.expectations)
+
+
+def _lock(tables: list[TableName]) -> tuple[Statement, ...]:
+    # Taking the strongest lock first leaves no moment in which a weaker one waits to be raised: no deadlock.
+    return tuple(
+        Statement(f"LOCK TABLE {qualified(table.schema, table.name)} IN ACCESS EXCLUSIVE MODE",
+                  Lock.ACCESS_EXCLUSIVE, table, "the strongest lock first, so that none is raised later")
+        for table in tables
+    )  # fmt: skip
+
+
+_TIMEOUT = Statement("SET LOCAL lock_timeout = '500ms'", Lock.NONE, None, "waits behind nobody for longer")
+
+
+def _assert(law: Law, change: str) -> Statement:
+    """Refuse where a row breaks the law, under plain Alembic too."""
+    at = qualified(law.table.schema, law.table.name)
+    path = search_path(law.table.schema)
+    message = literal(f"parallel change {change}: rows of {law.table} break the law that {law.says}")
+    hint = literal(f"run: parallelchange backfill {change}")
+    return Statement(
+        "DO $parallelchange$\nDECLARE path text := current_setting('search_path');\nBEGIN\n"
+        f"PERFORM set_config('search_path', {literal(path)}, true);\n"
+        f"IF EXISTS (SELECT FROM {at} WHERE ({law.holds}) IS NOT TRUE) THEN\n"
+        f"  RAISE EXCEPTION USING ERRCODE = 'check_violation', MESSAGE = {message}, HINT = {hint};\nEND IF;\n"
+        "PERFORM set_config('search_path', path, true);\nEND\n$parallelchange$",
+        Lock.ACCESS_SHARE, law.table, f"refuses unless {law.says}",
+    )  # fmt: skip
+
+
+def make_plan(change: Change, base: Catalog) -> Plan:
+    """Compile a change for the tables it starts from.
+
+    Args:
+        change: The change.
+        base: Its tables before the change.
+
+    Raises:
+        InvalidFile: An operation does not fit the tables; names the change file's line.
+    """
+    for index, operation in enumerate(change.database):
+        unknown = [Problem("type", f"there is no type {type_}", "check its spelling and schema")
+                   for type_ in operation.types if type_ not in base.types]  # fmt: skip
+        for problem in (*unknown, *operation.problems(base)):
+            raise InvalidFile(
+                problem.message, path=change.path, hint=problem.remedy,
+                line=change.line_of("database", index, operation.kind, problem.key),
+            )  # fmt: skip
+    _no_overlap(change, base)
+    writers = Writers(change.name, change.old.application_name, change.new.application_name)
+    by_table: dict[TableName, list[Operation]] = {}
+    for operation in change.database:
+        by_table.setdefault(operation.table_name, []).append(operation)
+    pairs = [(operation, base.tables[operation.table_name]) for operation in change.database]
+    laws = tuple(law for operation, table in pairs for law in operation.laws(table))
+    lock = [_TIMEOUT, *_lock(sorted(by_table))]
+    expand, revert = list(lock), list(lock)
+    checks = [s for operation, table in pairs for s in operation.migrate(table, change.name)]
+    migrate = [_TIMEOUT, *(_assert(law, change.name) for law in laws), *(lock[1:] if checks else []), *checks]
+    proofs = [s for operation, table in pairs for s in operation.prove(table, change.name)]
+    contract = [_TIMEOUT, *proofs, *lock[1:]]
+    expectations = []
+    for operation, table in pairs:
+        expand.extend(operation.expand(table))
+    for name, operations in by_table.items():
+        table = base.tables[name]
+        trigger = Trigger(change.name, name, [operation.sync(table, writers) for operation in operations])
+        expand.extend(trigger.create())
+        contract.extend(trigger.drop())
+        revert.extend(trigger.drop())
+        expectations.append(_expect(table, operations, trigger))
+    for operation, table in pairs:
+        contract.extend(operation.contract(table, change.name))
+        revert.extend(operation.revert(table, change.name))
+    plan = Plan(
+        change, base, tuple(expand),
+        tuple(b for operation, table in pairs for b in operation.backfills(table)),
+        tuple(migrate), tuple(contract), tuple(revert), laws, tuple(expectations),
+    )  # fmt: skip
+    parts = (plan.expand, plan.backfills, plan.migrate, plan.contract, plan.laws)
+    traffic = (change.traffic.stages, change.old.name, change.new.name)
+    return Plan(**{**plan.__dict__, "digest": digest([parts, traffic])})
+
+
+def _expect(table: Table, operations: list[Operation], trigger: Trigger) -> Expectation:
+    added: dict[str, str] = {}
+    dropped: list[str] = []
+    not_null: list[str] = []
+    for operation in operations:
+        footprint = operation.footprint(table)
+        added |= footprint.added
+        dropped += footprint.dropped
+        not_null += footprint.not_null
+    triggers = dict.fromkeys(trigger.names, trigger.body_digest)
+    return Expectation(table.name, added, tuple(dropped), tuple(not_null), triggers)
+
+
+def _no_overlap(change: Change, base: Catalog) -> None:
+    """Two operations of one change may not speak of the same column: their triggers would race."""
+    seen: dict[tuple[TableName, str], int] = {}
+    for index, operation in enumerate(change.database):
+        footprint = operation.footprint(base.tables[operation.table_name])
+        for column in (*footprint.added, *footprint.dropped, *footprint.not_null):
+            before = seen.setdefault((operation.table_name, column), index)
+            if before != index:
+                raise InvalidFile(
+                    f"operations {before + 1} and {index + 1} both change {operation.table_name}.{column}",
+                    path=change.path, line=change.line_of("database", index),
+                    hint="make it two changes, one after the other",
+                )  # fmt: skip
+
+
+def state_of(plan: Plan, live: Catalog) -> tuple[State, tuple[str, ...]]:
+    """Tell from the schema itself where the change stands.
+
+    Returns:
+        The state, and for `partial` what is there and what is missing.
+    """
+    present: list[str] = []  # what expand makes
+    absent: list[str] = []
+    gone: list[str] = []  # what contract takes away
+    kept: list[str] = []
+    triggers_gone = True
+    for expected in plan.expectations:
+        table = live.table(expected.table)
+        if table is None:
+            return State.PARTIAL, (f"table {expected.table} is missing",)
+        for name, type_ in expected.added.items():
+            column = table.column(name)
+            if column is None:
+                absent.append(f"column {expected.table}.{name}")
+            elif column.type != plan.base.types.get(type_, type_):
+                return State.PARTIAL, (f"column {expected.table}.{name} is {column.type}, planned as {type_}",)
+            else:
+                present.append(f"column {expected.table}.{name}")
+        for name, body in expected.triggers.items():
+            label = f"trigger {name} on {expected.table}"
+            if name not in table.triggers:
+                absent.append(label)
+                continue
+            triggers_gone = False
+            enabled, found = table.triggers[name]
+            if not enabled or found != body:
+                return State.PARTIAL, (f"{label} is {'another than planned' if enabled else 'disabled'}",)
+            present.append(label)
+        for name in expected.dropped:
+            (kept if table.column(name) else gone).append(f"column {expected.table}.{name}")
+        for name in expected.not_null:
+            nullable_column = table.column(name)
+            done = nullable_column is not None and not nullable_column.nullable
+            (gone if done else kept).append(f"nullable {expected.table}.{name}")
+    if not gone and not absent:
+        return State.EXPANDED, ()
+    if not gone and not present:
+        return State.BASE, ()
+    if not kept and triggers_gone and all(item.startswith("trigger") for item in absent):
+        return State.CONTRACTED, ()
+    return State.PARTIAL, (*(f"{item} is there" for item in (*present, *kept)),
+                           *(f"{item} is missing" for item in (*absent, *gone)))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Step:
+    """One row of the paired plan.
+
+    Args:
+        act: What is done.
+        phase: The database phase it belongs to.
+        weight: The canary's share while it lasts, in thousandths.
+        gates: Ids of the gates before it.
+        text: What happens, for people.
+    """
+
+    act: Act
+    phase: Phase
+    weight: int
+    gates: tuple[str, ...]
+    text: str
+
+
+def steps(plan: Plan) -> tuple[Step, ...]:
+    """The paired plan: phases beside stages, with the gates between."""
+    from parallelchange.gates import guarding
+
+    traffic = plan.change.traffic
+    rows = [
+        Step(Act.REHEARSE, Phase.EXPAND, 0, (), "the whole change on a scratch copy"),
+        Step(Act.EXPAND, Phase.EXPAND, 0, guarding(Act.EXPAND), f"{len(plan.expand)} statements, one transaction"),
+        Step(Act.BACKFILL, Phase.MIGRATE, 0, guarding(Act.BACKFILL), ", ".join(b.id for b in plan.backfills)),
+    ]
+    for weight in traffic.stages:
+        rows.append(
+            Step(Act.SET_WEIGHT, Phase.MIGRATE, weight, guarding(Act.SET_WEIGHT),
+                 f"{format_weight(weight)} to {plan.change.new.name}, then soak {traffic.soak:g} s")
+        )  # fmt: skip
+    rows.append(Step(Act.RETIRE, Phase.MIGRATE, 1000, guarding(Act.RETIRE),
+                     f"{plan.change.old.name} stops after {traffic.drain:g} s without traffic"))  # fmt: skip
+    rows.append(Step(Act.CONTRACT, Phase.CONTRACT, 1000, guarding(Act.CONTRACT),
+                     f"{len(plan.migrate) + len(plan.contract)} statements; the point of no return"))  # fmt: skip
+    return tuple(rows)

@@ -1,0 +1,250 @@
+"""What the rollout needs of the world, as narrow Protocols. Adapters implement them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from parallelchange.changefile import Version
+from parallelchange.gates.laws import LawFact
+from parallelchange.gates.probe import ProbeFact
+from parallelchange.gates.statements import StatementFact
+from parallelchange.model import Catalog, Evidence, Phase, State
+
+__all__ = [
+    "Applied",
+    "Clock",
+    "Database",
+    "Ledger",
+    "Metrics",
+    "Prober",
+    "Progress",
+    "Record",
+    "Router",
+    "Sample",
+    "Split",
+    "Workloads",
+]
+
+
+@dataclass(frozen=True)
+class Split:
+    """A traffic split as it was read.
+
+    Args:
+        name: Full name of the object, for messages.
+        weight: The canary's share in thousandths.
+        resource_version: Token for compare-and-swap.
+        backends: Backend service to its share in thousandths.
+    """
+
+    name: str
+    weight: int
+    resource_version: str
+    backends: Mapping[str, int]
+
+
+class Router(Protocol):
+    """What moves traffic."""
+
+    def get(self) -> Split:
+        """Read the split as it stands.
+
+        Raises:
+            Unavailable: It cannot be read or is not there. Never answered with a guess.
+        """
+
+    def set(self, weight: int, *, resource_version: str) -> Split:
+        """Set the canary's weight, if the split is still the one that was read.
+
+        Args:
+            weight: Thousandths.
+            resource_version: As read by `get`.
+
+        Raises:
+            Unavailable: The split changed since (`Busy`), or cannot be written.
+        """
+
+    def settled(self, split: Split) -> bool:
+        """Whether the mesh is seen to route by this split."""
+
+
+class Workloads(Protocol):
+    """The running copies of the two versions."""
+
+    def build(self, version: str) -> str | None:
+        """Digest of what runs as this version; None when nothing tells."""
+
+    def ready(self, version: str) -> int | None:
+        """Number of copies that are ready; None when it cannot be told."""
+
+    def address(self, version: str) -> str | None:
+        """`host:port` of one ready copy; None when there is none."""
+
+    def scale(self, version: str, replicas: int) -> None:
+        """Ask for that many copies.
+
+        Raises:
+            Unavailable: Nobody here can.
+        """
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one version served in a window.
+
+    Args:
+        version: App version.
+        requests: Number of answered requests.
+        failures: How many of them failed (5xx or no answer).
+        p99_ms: 99th percentile of latency in milliseconds; None when nothing was served.
+        window: Length of the window in seconds.
+        age: Seconds since the newest reading.
+    """
+
+    version: str
+    requests: int
+    failures: int
+    p99_ms: float | None
+    window: float
+    age: float
+
+
+class Metrics(Protocol):
+    """Where success rate and latency come from."""
+
+    def read(self, version: str, window: float) -> Sample | None:
+        """What the version served in the last `window` seconds; None when nothing can be told."""
+
+
+class Clock(Protocol):
+    """Time, so that tests need not wait for it."""
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the ledger holds of one change.
+
+    Args:
+        change: Its name.
+        fence: Grows with every write; a writer with an older number is refused.
+        weight: The share we last set, in thousandths; None before the first time.
+        weight_since: When it was set, seconds since the epoch.
+        pending: The act that was begun and whose outcome is not yet recorded, with its details.
+        contracted_at: When contraction was committed.
+        aborted: Why the change was aborted; None when it was not.
+        backfills: Per pass: {"cursor", "rows", "finished"}.
+    """
+
+    change: str
+    fence: int
+    weight: int | None = None
+    weight_since: float | None = None
+    pending: Mapping[str, Any] | None = None
+    contracted_at: float | None = None
+    aborted: str | None = None
+    backfills: Mapping[str, Mapping[str, Any]] | None = None
+
+
+class Ledger(Protocol):
+    """The toolkit's own tables in the shared database."""
+
+    def fenced(self) -> AbstractContextManager[None]:
+        """Hold the change's advisory lock; `Busy` when another process holds it."""
+
+    def read(self) -> Record | None:
+        """What is recorded; None when the ledger or the change is not there yet."""
+
+    def intend(self, act: str, **detail: Any) -> None:
+        """Record what is about to be done, before it is done."""
+
+    def settle(self, act: str, outcome: str, **detail: Any) -> None:
+        """Record the outcome of the pending act (`done`, `failed`, `void`) and what it changed."""
+
+    def add_evidence(self, evidence: Sequence[Evidence]) -> None:
+        """Keep verdicts."""
+
+    def evidence(self) -> Sequence[Evidence]:
+        """The newest evidence per (version, gate, state), newest first."""
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What became of a phase.
+
+    Args:
+        seconds: From the first statement to the end of the commit.
+        exclusive_seconds: The longest time an ACCESS EXCLUSIVE lock was held.
+        attempts: How often it was tried before the locks were to be had.
+    """
+
+    seconds: float
+    exclusive_seconds: float
+    attempts: int
+
+
+class Database(Protocol):
+    """The shared database, as the rollout of one change sees it."""
+
+    def catalog(self) -> Catalog:
+        """The change's tables and the schema's fingerprint, as they stand."""
+
+    def revision_problems(self, state: State) -> tuple[str, ...]:
+        """What is wrong with the revision files, or with what Alembic has recorded, in that state."""
+
+    def apply(self, phase: Phase, *, checks: Callable[[Database], None] | None = None,
+              last_check: Callable[[Database], None] | None = None) -> Applied:
+        """Run a phase's revision in one transaction.
+
+        Args:
+            phase: The phase.
+            checks: Called first, with this database as the transaction sees it; raises to refuse.
+            last_check: Called the same way before the commit, under the revision's locks; raises to refuse.
+
+        Raises:
+            Busy: The locks were not to be had.
+        """
+
+    def revert(self) -> Applied:
+        """Undo expand in one transaction.
+
+        Raises:
+            Busy: The locks were not to be had.
+        """
+
+    def backfill(self, progress: Progress) -> None:
+        """Fill the new shape; goes on where an earlier run stopped."""
+
+    def laws(self, state: State) -> Sequence[LawFact]:
+        """Hold the laws against every row; before expand, foretold."""
+
+    def statements(self, version: Version) -> Sequence[StatementFact] | None:
+        """Prepare a version's recorded statements; nothing is executed. None without a corpus."""
+
+    def sessions(self, application_name: str) -> tuple[str, ...]:
+        """Open sessions and prepared transactions under that name, described."""
+
+    def now(self) -> float:
+        """The database's clock, seconds since the epoch."""
+
+
+class Prober(Protocol):
+    """Asks a version for its own proof."""
+
+    def probe(self, version: Version, address: str | None) -> ProbeFact:
+        """Run the version's probe against one of its copies."""
+
+
+class Progress(Protocol):
+    """Told how long work goes on."""
+
+    def __call__(self, what: str, done: int, total: int | None) -> None:
+        """`done` of `total` rows (None when unknown) of `what`."""

@@ -1,0 +1,1 @@
+"""The rollout: observe, decide, advance."""

@@ -1,0 +1,231 @@
+"""Carrying out one decision. Intent is recorded before an act and its outcome after it."""
+
+from __future__ import annotations
+
+from parallelchange.errors import Blocked, Busy, ParallelChangeError, Refused, Unavailable
+from parallelchange.gates import drained, laws, schema
+from parallelchange.gates.base import Act
+from parallelchange.model import FULL, GateResult, Phase, State, Verdict, format_weight
+from parallelchange.plan import state_of
+from parallelchange.ports import Applied, Database
+from parallelchange.rollout.decide import Decision
+from parallelchange.rollout.measure import measure
+from parallelchange.rollout.observe import Observation, observe
+from parallelchange.rollout.world import Event, World
+
+__all__ = ["abort", "advance", "backfill", "contract", "expand", "retire", "revert", "set_weight"]
+
+_SETTLE = 15.0
+"""Seconds in which the mesh must be seen to follow a new weight."""
+_STOP = 60.0
+"""Seconds in which the copies of a version must start or stop."""
+
+
+def advance(world: World, obs: Observation, decision: Decision) -> None:
+    """Carry out a decision to do something.
+
+    Args:
+        world: The ports.
+        obs: What the decision was taken on.
+        decision: The decision.
+    """
+    match decision.act:
+        case Act.REHEARSE:
+            world.ledger.add_evidence(world.rehearse())
+        case Act.VERIFY:
+            measure(world, obs)
+        case Act.EXPAND:
+            expand(world)
+        case Act.BACKFILL:
+            backfill(world)
+        case Act.SET_WEIGHT:
+            assert decision.weight is not None
+            set_weight(world, obs, decision.weight)
+        case Act.ADOPT:
+            world.ledger.settle(Act.SET_WEIGHT, "done", weight=decision.weight, adopted=True)
+        case Act.RETIRE:
+            retire(world)
+        case Act.CONTRACT:
+            contract(world)
+        case Act.ABORT:
+            abort(world, decision.why)
+        case _:
+            raise AssertionError(decision)
+
+
+def _must(results: list[GateResult]) -> None:
+    """Raise unless every gate passes."""
+    for result in results:
+        if result.verdict is not Verdict.PASS:
+            finding = result.findings[0]
+            raise Blocked(f"gate {result.gate} says {result.verdict}: {finding.message}", hint=finding.remedy)
+
+
+def _recorded(world: World, act: Act, applied: Applied, **detail: object) -> None:
+    world.ledger.settle(act, "done", seconds=applied.seconds, exclusive_seconds=applied.exclusive_seconds,
+                        attempts=applied.attempts, **detail)  # fmt: skip
+    world.tell(Event("applied", act, {"seconds": applied.seconds, "exclusive_seconds": applied.exclusive_seconds,
+                                      "attempts": applied.attempts}))  # fmt: skip
+
+
+def expand(world: World) -> None:
+    """Make the new shape, its trigger and all, in one transaction."""
+
+    def still_base(database: Database) -> None:
+        state, differences = state_of(world.plan, database.catalog())
+        _must([schema.judge(schema.SchemaFacts(state, differences, (), ""), Act.EXPAND)])
+
+    world.ledger.intend(Act.EXPAND)
+    try:
+        applied = world.database.apply(Phase.EXPAND, checks=still_base)
+    except ParallelChangeError:
+        world.ledger.settle(Act.EXPAND, "failed")
+        raise
+    _recorded(world, Act.EXPAND, applied)
+
+
+def backfill(world: World) -> None:
+    """Fill the new shape, from where an earlier run stopped."""
+
+    def progress(what: str, done: int, total: int | None) -> None:
+        world.tell(Event("progress", what, {"done": done, "total": total}))
+
+    world.ledger.intend(Act.BACKFILL)
+    world.database.backfill(progress)
+    world.ledger.settle(Act.BACKFILL, "done")
+
+
+def set_weight(world: World, obs: Observation, weight: int) -> None:
+    """Move traffic by compare-and-swap on the split that was observed.
+
+    Raises:
+        Busy: The split changed since; it must be looked at and judged again.
+        Unavailable: It cannot be written, or the mesh is not seen to follow.
+    """
+    assert obs.split is not None
+    world.ledger.intend(Act.SET_WEIGHT, weight=weight, before=obs.split.weight)
+    try:
+        split = world.router.set(weight, resource_version=obs.split.resource_version)
+    except Unavailable:
+        world.ledger.settle(Act.SET_WEIGHT, "void")
+        raise
+    world.ledger.settle(Act.SET_WEIGHT, "done", weight=weight)
+    give_up = world.clock.now() + _SETTLE
+    while not world.router.settled(split):
+        if world.clock.now() > give_up:
+            raise Unavailable(f"{split.name} says {format_weight(weight)}, and the mesh does not follow",
+                              hint="see whether the mesh runs; then run the same command again")  # fmt: skip
+        world.clock.sleep(0.05)
+    world.tell(Event("weight", format_weight(weight), {"weight": weight}))
+
+
+def _scale(world: World, version: str, replicas: int) -> None:
+    world.workloads.scale(version, replicas)
+    give_up = world.clock.now() + _STOP
+    while (ready := world.workloads.ready(version)) is None or (ready > 0) != (replicas > 0):
+        if world.clock.now() > give_up:
+            raise Unavailable(f"{version} has {ready} ready copies and was asked for {replicas}",
+                              hint="see its log")  # fmt: skip
+        world.clock.sleep(0.1)
+
+
+def retire(world: World) -> None:
+    """Stop the old version's copies; `abort` starts them again."""
+    old = world.plan.change.old.name
+    world.ledger.intend(Act.RETIRE, version=old)
+    _scale(world, old, 0)
+    world.ledger.settle(Act.RETIRE, "done", version=old)
+
+
+def contract(world: World) -> None:
+    """Leave only the new shape. Its gates are asked again inside its own transaction.
+
+    Raises:
+        Blocked: A gate no longer passes; nothing was changed.
+    """
+    change = world.plan.change
+
+    def nothing_old(database: Database) -> None:
+        sessions = database.sessions(change.old.application_name) if change.old.application_name else None
+        seen = observe(world)
+        _must([drained.judge(drained.DrainedFact(change.old.name, seen.weight, seen.stood, change.traffic.drain,
+                                                 seen.ready.get(change.old.name), sessions))])  # fmt: skip
+
+    def all_holds(database: Database) -> None:
+        state, differences = state_of(world.plan, database.catalog())
+        _must([
+            schema.judge(schema.SchemaFacts(state, differences, (), ""), Act.CONTRACT),
+            laws.judge(database.laws(State.EXPANDED)),
+        ])  # fmt: skip
+        nothing_old(database)
+
+    def still_nothing_old(database: Database) -> None:
+        sessions = database.sessions(change.old.application_name) if change.old.application_name else None
+        _must([drained.judge(drained.DrainedFact(change.old.name, FULL, change.traffic.drain, change.traffic.drain, 0,
+                                                 sessions))])  # fmt: skip
+
+    world.ledger.intend(Act.CONTRACT)
+    try:
+        proven = world.database.apply(Phase.MIGRATE, checks=all_holds)
+        applied = world.database.apply(Phase.CONTRACT, checks=all_holds, last_check=still_nothing_old)
+    except ParallelChangeError:
+        world.ledger.settle(Act.CONTRACT, "failed")
+        raise
+    longest = max(proven.exclusive_seconds, applied.exclusive_seconds)
+    _recorded(world, Act.CONTRACT, Applied(proven.seconds + applied.seconds, longest, applied.attempts),
+              contracted=True)  # fmt: skip
+
+
+def revert(world: World) -> None:
+    """Undo expand. Only while the new version has no traffic.
+
+    Raises:
+        Refused: It is not allowed in this state.
+    """
+    seen = observe(world)
+    name = world.plan.change.name
+    if seen.weight is None:
+        raise Refused(f"the traffic split cannot be read: {seen.split_error}", hint="revert needs it to be at 0%")
+    if seen.weight:
+        raise Refused(f"{world.plan.change.new.name} has {format_weight(seen.weight)} of the traffic",
+                      hint=f"first: parallelchange abort {name}")  # fmt: skip
+    if seen.state is State.CONTRACTED:
+        raise Refused(f"{name} is contracted: the old shape is gone", hint="roll forward with a new change")
+    _must([schema.judge(schema.SchemaFacts(seen.state, seen.differences, seen.revisions, seen.fingerprint), Act.REVERT)])
+    world.ledger.intend(Act.REVERT)
+    try:
+        applied = world.database.revert()
+    except ParallelChangeError:
+        world.ledger.settle(Act.REVERT, "failed")
+        raise
+    _recorded(world, Act.REVERT, applied, reverted=True)
+
+
+def abort(world: World, reason: str) -> None:
+    """All traffic back to the old version; the schema stays expanded. Open until contract.
+
+    Raises:
+        Refused: The change is contracted.
+        Unavailable: The split cannot be read or written, or the old version does not start.
+    """
+    plan = world.plan
+    state, _ = state_of(plan, world.database.catalog())
+    if state is State.CONTRACTED:
+        raise Refused(f"{plan.change.name} is contracted: {plan.change.old.name} cannot work on this schema any more",
+                      hint="roll forward with a new change")  # fmt: skip
+    world.ledger.intend(Act.ABORT, reason=reason)
+    if world.workloads.ready(plan.change.old.name) == 0:
+        _scale(world, plan.change.old.name, 1)
+    for _ in range(5):
+        split = world.router.get()
+        if split.weight == 0:
+            break
+        try:
+            split = world.router.set(0, resource_version=split.resource_version)
+            break
+        except Busy:
+            continue  # somebody else wrote; for an abort what they wrote does not matter
+    else:
+        raise Busy(f"{split.name} is being written by somebody else", hint="run the same command again")
+    world.ledger.settle(Act.ABORT, "done", weight=0, aborted=reason)
+    world.tell(Event("weight", format_weight(0), {"weight": 0}))

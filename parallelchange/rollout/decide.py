@@ -1,0 +1,222 @@
+"""The one decision: what may be done next. Pure; `gate`, `promote` and `rollout` all ask here.
+
+What may happen when (design §8)::
+
+                           weight 0              0 < weight < 1000   1000, not drained   drained
+    base                   expand                -                   -                   -
+    expanded, not filled   backfill, revert      never               never               never
+    filled, laws hold      advance, revert       advance, abort      abort               contract
+    contracted             -                     -                   -                   next change
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from parallelchange.gates.base import Act
+from parallelchange.model import FULL, Finding, GateResult, Severity, State, Verdict, combine, format_weight
+from parallelchange.plan import Plan
+from parallelchange.rollout.judge import Judgement, judge
+from parallelchange.rollout.observe import Observation
+
+__all__ = ["Decision", "Kind", "decide"]
+
+GRACE = 30.0
+"""Seconds beyond the soak for which missing metrics are waited for."""
+TICK = 1.0
+"""Seconds between two looks while waiting."""
+
+
+class Kind(StrEnum):
+    """Kinds of decision."""
+
+    DO = "do"  # carry out `act`
+    WAIT = "wait"  # look again in `seconds`
+    BLOCKED = "blocked"  # gates said fail or unknown
+    HALTED = "halted"  # the world is not as we left it: somebody must look
+    DONE = "done"  # nothing is left to do
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One decision.
+
+    Args:
+        kind: Its kind.
+        why: In a sentence.
+        act: For `do`, what to do.
+        weight: For `do set-weight` and `do adopt`, the share in thousandths.
+        results: What the gates said.
+        findings: What was found besides the gates.
+        seconds: For `wait`, when to look again.
+    """
+
+    kind: Kind
+    why: str
+    act: Act | None = None
+    weight: int | None = None
+    results: tuple[GateResult, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def verdict(self) -> Verdict:
+        """Pass only when something may be done or all is done."""
+        if self.kind is Kind.DONE or (self.kind is Kind.DO and self.act is not Act.ABORT):
+            return Verdict.PASS
+        joined = combine(result.verdict for result in self.results)
+        return Verdict.FAIL if self.kind is Kind.HALTED or joined is Verdict.FAIL else Verdict.UNKNOWN
+
+
+def _error(kind: str, message: str, remedy: str) -> Finding:
+    return Finding(kind, Severity.ERROR, message, "rollout", remedy)
+
+
+def _halt(message: str, remedy: str) -> Decision:
+    return Decision(Kind.HALTED, message, findings=(_error("rollout.drift", message, remedy),))
+
+
+def decide(plan: Plan, obs: Observation, *, to: int | None = None) -> Decision:
+    """What may be done next.
+
+    Args:
+        plan: The plan.
+        obs: What was seen.
+        to: Go to this weight and no further, in thousandths; None for all the way through contract.
+    """
+    if obs.split is None:
+        return Decision(Kind.BLOCKED, obs.split_error,
+                        findings=(_error("rollout.split", obs.split_error, "make the traffic split readable"),))  # fmt: skip
+    first = _unfinished(obs) or _drift(plan, obs)
+    if first:
+        return first
+    weight = obs.split.weight
+    if obs.state is State.CONTRACTED:
+        return Decision(Kind.DONE, f"{plan.change.name} is contracted: {plan.change.new.name} alone is left")
+    if to is not None and to <= weight:
+        # Less traffic for the new version needs no proof.
+        return (
+            Decision(Kind.DONE, f"the weight is {format_weight(weight)}") if to == weight
+            else Decision(Kind.DO, f"back to {format_weight(to)}", Act.SET_WEIGHT, to)
+        )  # fmt: skip
+    if obs.state is State.BASE:
+        return _guarded(plan, obs, Act.EXPAND, "make the new shape beside the old one")
+    if obs.state is State.PARTIAL:
+        judged = judge(plan, obs, Act.SET_WEIGHT)
+        return Decision(Kind.BLOCKED, "the schema is half-way", results=judged.results)
+    if not _filled(plan, obs):
+        if weight:
+            return _halt(f"{plan.change.new.name} has {format_weight(weight)} of the traffic and the backfill is "
+                         "not finished", "parallelchange abort, then parallelchange backfill")  # fmt: skip
+        return _guarded(plan, obs, Act.BACKFILL, "fill the new shape")
+    if weight < FULL:
+        return _next_stage(plan, obs, weight, to)
+    return _leave(plan, obs)
+
+
+def _unfinished(obs: Observation) -> Decision | None:
+    """What a killed process had begun with the traffic, if anything."""
+    pending = (obs.record.pending if obs.record else None) or {}
+    assert obs.split is not None
+    if pending.get("act") == Act.ABORT:
+        return Decision(Kind.DO, "an abort was begun and not finished", Act.ABORT)
+    if pending.get("act") == Act.SET_WEIGHT and obs.split.weight == pending.get("weight"):
+        if obs.record and obs.record.weight == obs.split.weight:
+            return None
+        return Decision(Kind.DO, f"{format_weight(obs.split.weight)} was set by a process that ended before it said so",
+                        Act.ADOPT, obs.split.weight)  # fmt: skip
+    return None
+
+
+def _drift(plan: Plan, obs: Observation) -> Decision | None:
+    """Whether the live weight is one that nobody here set."""
+    assert obs.split is not None
+    intended = obs.record.weight if obs.record else None
+    live = obs.split.weight
+    if live != (intended or 0):
+        return _halt(
+            f"{obs.split.name} gives {plan.change.new.name} {format_weight(live)}, and the ledger has "
+            f"{format_weight(intended or 0)}: somebody else moved the traffic",
+            f"find out who; `parallelchange abort {plan.change.name}` sends all traffic to {plan.change.old.name}",
+        )
+    if live and obs.state is State.BASE:
+        return _halt(f"{plan.change.new.name} has {format_weight(live)} of the traffic and the schema is not expanded",
+                     "send all traffic to the old version")  # fmt: skip
+    return None
+
+
+def _filled(plan: Plan, obs: Observation) -> bool:
+    recorded = (obs.record.backfills if obs.record else None) or {}
+    return all(recorded.get(work.id, {}).get("finished") for work in plan.backfills)
+
+
+def _guarded(plan: Plan, obs: Observation, act: Act, why: str, weight: int | None = None) -> Decision:
+    """Do it if all its gates pass; measure what is not measured; else be blocked."""
+    return _decided(plan, judge(plan, obs, act), act, why, weight)
+
+
+def _decided(plan: Plan, judged: Judgement, act: Act, why: str, weight: int | None = None) -> Decision:
+    failing = [r for r in judged.results if r.verdict is Verdict.FAIL]
+    if failing:
+        return Decision(Kind.BLOCKED, _because(failing), results=judged.results)
+    for need, reason in ((Act.REHEARSE, "rehearse the change on a scratch copy"), (Act.VERIFY, "measure both versions")):
+        if need in judged.needs:
+            return Decision(Kind.DO, reason, need, results=judged.results)
+    if judged.verdict is not Verdict.PASS:
+        untold = [r for r in judged.results if r.verdict is Verdict.UNKNOWN]
+        return Decision(Kind.BLOCKED, _because(untold), results=judged.results)
+    return Decision(Kind.DO, why, act, weight, judged.results)
+
+
+def _because(results: list[GateResult]) -> str:
+    gates = dict.fromkeys(result.gate for result in results)
+    first = next((f.message for r in results for f in r.findings if f.severity is Severity.ERROR), "")
+    return f"{', '.join(gates)}: {first}"
+
+
+def _watch(plan: Plan, obs: Observation, judged: Judgement, weight: int) -> Decision | None:
+    """While a stage stands: back at once when it harms, else wait its soak out."""
+    stood, soak = obs.stood or 0.0, plan.change.traffic.soak
+    if weight and judged.of("metrics") is Verdict.FAIL:
+        harmed = [r for r in judged.results if r.gate == "metrics" and r.verdict is Verdict.FAIL]
+        return Decision(Kind.DO, _because(harmed), Act.ABORT, results=judged.results)
+    if weight and stood < soak:
+        return Decision(Kind.WAIT, f"soak: {stood:.0f} of {soak:.0f} s at {format_weight(weight)}",
+                        results=judged.results, seconds=min(TICK, soak - stood))  # fmt: skip
+    if judged.of("metrics") is Verdict.UNKNOWN and stood < soak + GRACE and obs.stood is not None:
+        return Decision(Kind.WAIT, "not enough is known of the traffic yet", results=judged.results, seconds=TICK)
+    return None
+
+
+def _next_stage(plan: Plan, obs: Observation, weight: int, to: int | None) -> Decision:
+    following = next(stage for stage in plan.change.traffic.stages if stage > weight)
+    judged = judge(plan, obs, Act.SET_WEIGHT)
+    if to is not None and to > following:
+        message = f"{format_weight(to)} skips the stage {format_weight(following)}"
+        finding = _error("rollout.stage", message, f"go to {format_weight(following)} first")
+        return Decision(Kind.BLOCKED, message, results=judged.results, findings=(finding,))
+    target = following if to is None else to
+    return _watch(plan, obs, judged, weight) or _decided(
+        plan, judged, Act.SET_WEIGHT, f"{format_weight(target)} to {plan.change.new.name}", target
+    )
+
+
+def _leave(plan: Plan, obs: Observation) -> Decision:
+    """All traffic is on the new version: let the old one go, then contract."""
+    old, traffic = plan.change.old.name, plan.change.traffic
+    stood, ready = obs.stood or 0.0, obs.ready.get(old)
+    judged = judge(plan, obs, Act.RETIRE if ready else Act.CONTRACT)
+    watched = _watch(plan, obs, judged, FULL)
+    if watched:
+        return watched
+    if stood < traffic.drain:
+        return Decision(Kind.WAIT, f"drain: {stood:.0f} of {traffic.drain:.0f} s without traffic for {old}",
+                        results=judged.results, seconds=min(TICK, traffic.drain - stood))  # fmt: skip
+    if ready:
+        return _decided(plan, judged, Act.RETIRE, f"stop the copies of {old}")
+    patience = max(traffic.soak, traffic.drain) + traffic.drain_timeout
+    if ready == 0 and obs.sessions and stood < patience:
+        return Decision(Kind.WAIT, f"{len(obs.sessions)} sessions of {old} are still open", results=judged.results,
+                        seconds=TICK)  # fmt: skip
+    return _decided(plan, judged, Act.CONTRACT, "leave only the new shape")

@@ -1,0 +1,180 @@
+"""From an observation to the verdict of every gate before an act. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from parallelchange.gates import EVIDENCE, GATES, backfill, drained, guarding, metrics, schema, soak
+from parallelchange.gates.base import Act, unknown
+from parallelchange.model import FULL, Evidence, GateResult, State, Verdict, combine
+from parallelchange.plan import Plan
+from parallelchange.rollout.observe import ALL_VERSIONS, Observation, expected_key
+
+__all__ = ["Judgement", "judge"]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the gates before an act say.
+
+    Args:
+        results: One verdict per gate and version.
+        needs: What would have to be measured, anew or for the first time: `verify`, `rehearse`.
+    """
+
+    results: tuple[GateResult, ...]
+    needs: frozenset[Act]
+
+    @property
+    def verdict(self) -> Verdict:
+        """All of them joined."""
+        return combine(result.verdict for result in self.results)
+
+    def of(self, gate: str) -> Verdict:
+        """The joined verdict of one gate; pass where it does not stand before this act."""
+        found = [result.verdict for result in self.results if result.gate == gate]
+        return combine(found) if found else Verdict.PASS
+
+
+def judge(plan: Plan, obs: Observation, act: Act) -> Judgement:
+    """Let every gate before an act speak."""
+    results: list[GateResult] = []
+    needs: set[Act] = set()
+    for gate in guarding(act):
+        if gate in EVIDENCE:
+            for result, need in _evidence(plan, obs, act, gate):
+                results.append(result)
+                if need:
+                    needs.add(need)
+        else:
+            results.extend(_READ[gate](plan, obs, act))
+    return Judgement(tuple(results), frozenset(needs))
+
+
+def _schema(plan: Plan, obs: Observation, act: Act) -> list[GateResult]:  # noqa: ARG001
+    return [schema.judge(schema.SchemaFacts(obs.state, obs.differences, obs.revisions, obs.fingerprint), act)]
+
+
+def _backfill(plan: Plan, obs: Observation, act: Act) -> list[GateResult]:  # noqa: ARG001
+    recorded = (obs.record.backfills if obs.record else None) or {}
+    facts = []
+    for work in plan.backfills:
+        known = recorded.get(work.id)
+        rows = int(known["rows"]) if known else None
+        facts.append(backfill.BackfillFact(work.id, rows, bool(known and known["finished"])))
+    return [backfill.judge(facts)]
+
+
+def _soak(plan: Plan, obs: Observation, act: Act) -> list[GateResult]:  # noqa: ARG001
+    weight = obs.weight
+    if weight is None:
+        return [unknown(soak.GATE, soak.GATE.finding("untold", obs.split_error))]
+    return [soak.judge(soak.SoakFact(weight, obs.stood, plan.change.traffic.soak))]
+
+
+def _metrics(plan: Plan, obs: Observation, act: Act) -> list[GateResult]:  # noqa: ARG001
+    spec, change = plan.change.metrics, plan.change
+    shares = {change.old.name: FULL - (obs.weight or 0), change.new.name: obs.weight or 0}
+    results = []
+    for version, share in shares.items():
+        if not share:
+            continue
+        if spec is None:
+            results.append(metrics.judge(None, version))
+            continue
+        sample = obs.samples.get(version)
+        served = sample is not None and sample.requests > 0
+        rate = 1 - sample.failures / sample.requests if served and sample else None
+        p99 = sample.p99_ms if sample else None
+        fact = metrics.MetricsFact(
+            version, share, sample.requests if sample else None, rate, p99, sample.age if sample else 0.0,
+            spec.min_requests, None if rate is None else spec.success_rate.holds(rate),
+            None if p99 is None else spec.latency_p99.holds(p99), f"{spec.success_rate.text}, {spec.latency_p99.text}",
+        )  # fmt: skip
+        results.append(metrics.judge(fact, version))
+    return results
+
+
+def _drained(plan: Plan, obs: Observation, act: Act) -> list[GateResult]:  # noqa: ARG001
+    old = plan.change.old.name
+    fact = drained.DrainedFact(old, obs.weight, obs.stood, plan.change.traffic.drain, obs.ready.get(old), obs.sessions)
+    return [drained.judge(fact)]
+
+
+_READ = {"schema": _schema, "backfill": _backfill, "soak": _soak, "metrics": _metrics, "drained": _drained}
+
+
+def _wanted(plan: Plan, obs: Observation, act: Act, gate: str) -> list[tuple[str, State]]:
+    """Which versions a gate must be proven for, and in which state of the schema."""
+    old, new = plan.change.old.name, plan.change.new.name
+    if gate == "rehearsal":
+        return [(old, State.BASE), (old, State.EXPANDED), (new, State.EXPANDED), (new, State.CONTRACTED)]
+    if gate == "laws":
+        return [(ALL_VERSIONS, obs.state)]
+    if act is Act.EXPAND:
+        return [(old, State.BASE)]
+    if act is Act.CONTRACT:
+        return [(new, State.EXPANDED)]
+    return [(old, State.EXPANDED), (new, State.EXPANDED)]
+
+
+def _evidence(plan: Plan, obs: Observation, act: Act, gate: str) -> list[tuple[GateResult, Act | None]]:
+    maker = Act.REHEARSE if gate == "rehearsal" else Act.VERIFY
+    run = _rehearsal_of_now(obs) if gate == "rehearsal" else None
+    answers: list[tuple[GateResult, Act | None]] = []
+    for version, state in _wanted(plan, obs, act, gate):
+        found = next(
+            (e for e in obs.evidence if e.key.gate == gate and e.key.version == version and e.state is state), None
+        )
+        stale = _stale(plan, obs, found, version, gate, run)
+        if stale is None:
+            assert found is not None
+            answers.append((found.result, None))
+            continue
+        kind = "missing" if found is None else "stale"
+        speaks_of = None if version == ALL_VERSIONS else version
+        told = GATES[gate].finding(
+            kind, f"{speaks_of or 'the data'}, {state}: {stale}", where=speaks_of or "",
+            remedy=f"run `parallelchange {maker} {plan.change.name}`",
+        )  # fmt: skip
+        answers.append((unknown(GATES[gate], told, version=speaks_of), maker))
+    return answers
+
+
+def _rehearsal_of_now(obs: Observation) -> str | None:
+    """The run of the newest rehearsal that went through a schema like the live one."""
+    for item in obs.evidence:
+        if item.key.gate == "rehearsal" and item.state is obs.state and item.key.fingerprint == obs.fingerprint:
+            return item.run
+    return None
+
+
+def _stale(
+    plan: Plan, obs: Observation, found: Evidence | None, version: str, gate: str, run: str | None
+) -> str | None:
+    """Why evidence does not count now; None when it does."""
+    if found is None:
+        return "nothing was measured"
+    wanted = expected_key(plan, obs, version, gate)
+    differs = []
+    if found.key.plan != wanted.plan:
+        differs.append("the plan")
+    if found.key.statements != wanted.statements:
+        differs.append("the recorded statements")
+    # A version of which nothing runs has no live build to differ from.
+    if wanted.build and found.key.build != wanted.build:
+        differs.append("the build")
+    if gate == "rehearsal":
+        if run is None or found.run != run:
+            differs.append("the schema")
+    elif found.key.fingerprint != wanted.fingerprint:
+        differs.append("the schema")
+    if differs:
+        return f"{' and '.join(differs)} changed since it was measured"
+    age = obs.now - found.measured_at
+    if age > plan.change.max_age:
+        return f"it was measured {age:.0f} s ago, and counts for {plan.change.max_age:.0f} s"
+    since = obs.record.weight_since if obs.record else None
+    if gate != "rehearsal" and since is not None and found.measured_at < since:
+        return "traffic moved since it was measured"
+    return None

@@ -1,0 +1,58 @@
+"""The loop: observe, decide, advance, until there is nothing to do or nothing may be done."""
+
+from __future__ import annotations
+
+from parallelchange.errors import Busy
+from parallelchange.gates.base import Act
+from parallelchange.rollout.advance import advance
+from parallelchange.rollout.decide import Decision, Kind, decide
+from parallelchange.rollout.observe import observe
+from parallelchange.rollout.world import Event, World
+
+__all__ = ["promote", "rollout"]
+
+
+def rollout(world: World) -> Decision:
+    """Go on from wherever the change stands until it is contracted or blocked.
+
+    Returns:
+        The last decision: done, blocked or halted.
+    """
+    with world.ledger.fenced():
+        while True:
+            obs = observe(world)
+            decision = decide(world.plan, obs)
+            world.tell(Event("decision", decision.why, {"decision": decision, "observation": obs}))
+            match decision.kind:
+                case Kind.WAIT:
+                    world.clock.sleep(decision.seconds)
+                case Kind.DO:
+                    try:
+                        advance(world, obs, decision)
+                    except Busy as busy:
+                        if decision.act is not Act.SET_WEIGHT:
+                            raise
+                        # Somebody wrote the split in between: look and judge again, never replay.
+                        world.tell(Event("conflict", busy.message))
+                    if decision.act is Act.ABORT:
+                        return decision
+                case _:
+                    return decision
+
+
+def promote(world: World, weight: int) -> Decision:
+    """Gate and set the weight, as one act.
+
+    Returns:
+        The decision; the weight was set if it says to do so.
+    """
+    with world.ledger.fenced():
+        obs = observe(world)
+        decision = decide(world.plan, obs, to=weight)
+        if decision.kind is Kind.DO and decision.act is Act.ADOPT:
+            advance(world, obs, decision)
+            obs = observe(world)
+            decision = decide(world.plan, obs, to=weight)
+        if decision.kind is Kind.DO and decision.act is Act.SET_WEIGHT:
+            advance(world, obs, decision)
+        return decision
