@@ -10,15 +10,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psycopg
-
 from parallelchange.adapters.postgres.connection import connect
 from parallelchange.adapters.postgres.database import PostgresDatabase
 from parallelchange.adapters.postgres.ledger import PostgresLedger
+from parallelchange.adapters.postgres.revisions import Revisions
 from parallelchange.adapters.postgres.statements import Describer
 from parallelchange.changefile import Version
 from parallelchange.corpus import Corpus, Recorded
-from parallelchange.emit.alembic import scripts
 from parallelchange.errors import Blocked, Unavailable
 from parallelchange.local.postgres import EmbeddedPostgres, scratch_postgres
 from parallelchange.model import Phase
@@ -106,7 +104,7 @@ def record(
                           hint="add it to the change file")  # fmt: skip
     with scratch_postgres(_JSONLOG) as server:
         url = server.create_database("recording")
-        _migrate(url, ini, _base_of(plan, ini))
+        Revisions(url, plan, ini).to_base()
         if setup:
             _run(setup, url, cwd)
         if version.name == plan.change.new.name:
@@ -118,28 +116,6 @@ def record(
         raise Blocked(f"no statement with application_name {version.application_name} was seen",
                       hint="does the command use DATABASE_URL, and the app its own application_name?")  # fmt: skip
     return corpus
-
-
-def _base_of(plan: Plan, ini: Path) -> str:
-    script = scripts(ini).get_revision(plan.revision(Phase.EXPAND))
-    return str(script.down_revision)
-
-
-def _migrate(url: str, ini: Path, revision: str) -> None:
-    from alembic.migration import MigrationContext
-    from alembic.operations import Operations
-    from sqlalchemy import create_engine
-    from sqlalchemy.pool import NullPool
-
-    directory = scripts(ini)
-    engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(url), poolclass=NullPool)
-    with engine.begin() as session:
-        context = MigrationContext.configure(
-            session, opts={"fn": lambda rev, _: directory._upgrade_revs(revision, rev)}  # noqa: SLF001
-        )
-        with Operations.context(context):
-            context.run_migrations()
-    engine.dispose()
 
 
 def _expand(plan: Plan, url: str, ini: Path) -> None:

@@ -19,6 +19,8 @@ SMALLEST = 0.01
 WINDOW = 5.0
 """Seconds that `recent` figures look back."""
 KEPT = 20
+_REASON = 80
+"""Characters by which failures are counted as the same."""
 """Failures and wrong reads that are kept in full; the rest are only counted."""
 
 
@@ -77,6 +79,7 @@ class Tally:
         self.versions: dict[str, Figures] = {}
         self.stages: dict[str, dict[str, Figures]] = {}
         self.failures: list[dict[str, Any]] = []
+        self.reasons: Counter[str] = Counter()
         self.wrong_reads: list[dict[str, Any]] = []
         self._recent: deque[tuple[float, str, float, bool]] = deque()
 
@@ -98,6 +101,8 @@ class Tally:
         self._recent.append((at, version, milliseconds, failed))
         if failure is not None:
             self.failed += 1
+            reason = str(failure.get("text", ""))[:_REASON]
+            self.reasons[reason if reason in self.reasons or len(self.reasons) < KEPT else "other"] += 1
             if len(self.failures) < KEPT:
                 self.failures.append({"t": at, "version": version, "stage": stage, **failure})
 
@@ -126,6 +131,7 @@ class Tally:
                 for stage, versions in self.stages.items()
             },
             "failures": self.failures,
+            "reasons": dict(self.reasons),
             "wrong": self.wrong_reads,
         }
 

@@ -160,7 +160,8 @@ def _decided(plan: Plan, judged: Judgement, act: Act, why: str, weight: int | No
     failing = [r for r in judged.results if r.verdict is Verdict.FAIL]
     if failing:
         return Decision(Kind.BLOCKED, _because(failing), results=judged.results)
-    for need, reason in ((Act.REHEARSE, "rehearse the change on a scratch copy"), (Act.VERIFY, "measure both versions")):
+    # The cheaper measurement first: what it finds need not be rehearsed.
+    for need, reason in ((Act.VERIFY, "measure both versions"), (Act.REHEARSE, "rehearse the change on a scratch copy")):
         if need in judged.needs:
             return Decision(Kind.DO, reason, need, results=judged.results)
     if judged.verdict is not Verdict.PASS:
@@ -184,7 +185,9 @@ def _watch(plan: Plan, obs: Observation, judged: Judgement, weight: int) -> Deci
     if weight and stood < soak:
         return Decision(Kind.WAIT, f"soak: {stood:.0f} of {soak:.0f} s at {format_weight(weight)}",
                         results=judged.results, seconds=min(TICK, soak - stood))  # fmt: skip
-    if judged.of("metrics") is Verdict.UNKNOWN and stood < soak + GRACE and obs.stood is not None:
+    # A stage, or a process that has only begun to look, is given time for its first requests.
+    young = min(stood - soak if weight else obs.watched, obs.watched) < GRACE
+    if judged.of("metrics") is Verdict.UNKNOWN and young:
         return Decision(Kind.WAIT, "not enough is known of the traffic yet", results=judged.results, seconds=TICK)
     return None
 

@@ -37,6 +37,7 @@ class Observation:
         sessions: The old version's sessions; None when they cannot be told.
         samples: Version to what it served; None when nothing can be told.
         corpora: Version to the digest of its recorded statements.
+        watched: Seconds for which this process has been looking.
     """
 
     now: float
@@ -53,6 +54,7 @@ class Observation:
     sessions: tuple[str, ...] | None = None
     samples: Mapping[str, Sample | None] = field(default_factory=dict)
     corpora: Mapping[str, str] = field(default_factory=dict)
+    watched: float = 0.0
 
     @property
     def weight(self) -> int | None:
@@ -74,8 +76,12 @@ def corpora(plan: Plan) -> dict[str, str]:
     }
 
 
-def observe(world: World) -> Observation:
+def observe(world: World, *, began: float | None = None) -> Observation:
     """Look at everything that a decision rests on.
+
+    Args:
+        world: The ports.
+        began: When this process began to look, by the world's clock; None for just now.
 
     Raises:
         Unavailable: The database does not answer.
@@ -103,7 +109,7 @@ def observe(world: World) -> Observation:
         ready={v.name: world.workloads.ready(v.name) for v in change.versions},
         sessions=world.database.sessions(application) if application else None,
         samples={v.name: world.metrics.read(v.name, window) for v in change.versions} if change.metrics else {},
-        corpora=corpora(plan),
+        corpora=corpora(plan), watched=0.0 if began is None else world.clock.now() - began,
     )  # fmt: skip
 
 

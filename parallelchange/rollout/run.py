@@ -18,9 +18,10 @@ def rollout(world: World) -> Decision:
     Returns:
         The last decision: done, blocked or halted.
     """
+    began = world.clock.now()
     with world.ledger.fenced():
         while True:
-            obs = observe(world)
+            obs = observe(world, began=began)
             decision = decide(world.plan, obs)
             world.tell(Event("decision", decision.why, {"decision": decision, "observation": obs}))
             match decision.kind:

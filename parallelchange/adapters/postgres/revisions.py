@@ -144,22 +144,32 @@ class Revisions:
             Busy: Its locks were not to be had.
             SchemaState: PostgreSQL refused a statement; nothing was changed.
         """
-        target = self.plan.revision(phase)
 
         def run(session: Connection) -> None:
             driver = session.connection.driver_connection
             assert isinstance(driver, psycopg.Connection)
             if checks:
                 checks(driver)
-            context = MigrationContext.configure(
-                session, opts={"fn": lambda rev, _: self.directory._upgrade_revs(target, rev)}  # noqa: SLF001
-            )
-            with Operations.context(context):
-                context.run_migrations()
+            self._migrate(session, self.plan.revision(phase))
             if last_check:
                 last_check(driver)
 
         return self._transact(run)
+
+    def to_base(self) -> Applied:
+        """Bring an empty database to where the change starts from."""
+        script = self.script(Phase.EXPAND)
+        if script is None:
+            raise SchemaState(f"{self.plan.change.name} has no revisions yet",
+                              hint=f"run: parallelchange emit alembic {self.plan.change.name}")  # fmt: skip
+        return self._transact(lambda session: self._migrate(session, str(script.down_revision or "base")))
+
+    def _migrate(self, session: Connection, target: str) -> None:
+        context = MigrationContext.configure(
+            session, opts={"fn": lambda rev, _: self.directory._upgrade_revs(target, rev)}  # noqa: SLF001
+        )
+        with Operations.context(context):
+            context.run_migrations()
 
     def revert(self) -> Applied:
         """Run expand's downgrade, and that of whatever depends on it, in one transaction."""
