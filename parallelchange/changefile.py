@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
+from parallelchange.change import Bound, Change, MetricsSpec, Probe, Traffic, Version
 from parallelchange.errors import InvalidFile
 from parallelchange.model import FULL, parse_weight
 from parallelchange.operations import OPERATIONS, ChangeType, Operation, RenameColumn, SetNotNull, SplitColumn
@@ -16,144 +17,12 @@ from parallelchange.operations import OPERATIONS, ChangeType, Operation, RenameC
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-__all__ = ["Bound", "Change", "MetricsSpec", "Probe", "Traffic", "Version", "json_schema", "load_change"]
+__all__ = ["json_schema", "load_change"]
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _BOUND = re.compile(r"(>=|<=)\s*(\d+(?:\.\d+)?)\s*(%|ms|s)")
-
-
-@dataclass(frozen=True)
-class Bound:
-    """A bound a figure is held against.
-
-    Args:
-        at_least: True for `>=`, False for `<=`.
-        value: A share (0..1) for `%`, milliseconds for `ms` and `s`.
-        text: As it was written.
-    """
-
-    at_least: bool
-    value: float
-    text: str
-
-    def holds(self, figure: float) -> bool:
-        """Whether the figure keeps the bound."""
-        return figure >= self.value if self.at_least else figure <= self.value
-
-
-@dataclass(frozen=True, kw_only=True)
-class Probe:
-    """A version's own proof that it works: an HTTP check or a command.
-
-    Args:
-        url: Answered 200 when all is well; `{host}` stands for a ready copy of the version.
-        command: Exits 0 when all is well; run with DATABASE_URL set, in the change file's folder.
-        timeout: Seconds.
-    """
-
-    url: str | None = None
-    command: str | None = None
-    timeout: float = 30.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Version:
-    """One app version.
-
-    Args:
-        name: Its name.
-        application_name: What its database sessions call themselves.
-        statements: Corpus of the statements it sends, recorded from its tests.
-        probe: Its own proof; None when the change file says there is none.
-        build: Image or build digest; None when the workloads tell it.
-    """
-
-    name: str
-    application_name: str | None
-    statements: Path | None
-    probe: Probe | None
-    build: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Traffic:
-    """How traffic moves.
-
-    Args:
-        router: Kind of router.
-        service: The root service.
-        stages: Weights in thousandths, growing, the last one 1000.
-        soak: Seconds each stage is watched.
-        drain: Seconds the old version is without traffic before it counts as drained.
-        drain_timeout: Seconds to wait for the old version's sessions to end before giving up.
-    """
-
-    router: str
-    service: str
-    stages: tuple[int, ...]
-    soak: float
-    drain: float
-    drain_timeout: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class MetricsSpec:
-    """What both versions' figures are held against.
-
-    Args:
-        success_rate: Bound on the share of requests that succeed.
-        latency_p99: Bound on the 99th percentile, in milliseconds.
-        window: Seconds looked back.
-        min_requests: Fewer than that in the window prove nothing.
-    """
-
-    success_rate: Bound
-    latency_p99: Bound
-    window: float
-    min_requests: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Change:
-    """One parallel change.
-
-    Args:
-        name: Its name.
-        path: The change file.
-        old: The version that serves now.
-        new: The version the change leads to.
-        database: Database operations.
-        traffic: How traffic moves.
-        metrics: What both versions are held against; None when the change file says there are none.
-        rows_per_second: Upper limit of the backfill; None for none.
-        max_age: Seconds after which evidence is stale.
-    """
-
-    name: str
-    path: Path
-    old: Version
-    new: Version
-    database: tuple[Operation, ...]
-    traffic: Traffic
-    metrics: MetricsSpec | None
-    rows_per_second: int | None
-    max_age: float
-    lines: dict[str, int] = field(default_factory=dict, compare=False)
-
-    @property
-    def versions(self) -> tuple[Version, Version]:
-        """Old and new."""
-        return self.old, self.new
-
-    def line_of(self, *keys: str | int) -> int | None:
-        """The line of a key in the change file, or of the nearest one above it."""
-        for end in range(len(keys), 0, -1):
-            line = self.lines.get(".".join(map(str, keys[:end])))
-            if line:
-                return line
-        return None
 
 
 # What is written in the file. Kept apart from `Change`, which holds the values as the code wants them.
@@ -377,42 +246,59 @@ class _Reader:
         if old.name == new.name:
             self.fail("versions.new.name", f"both versions are called {old.name}", "give each its own name")
         if old.application_name and old.application_name == new.application_name:
-            self.fail("versions.new.application_name", "both versions have the same application_name",
-                      "give each its own: it tells whose session is whose")  # fmt: skip
+            self.fail(
+                "versions.new.application_name",
+                "both versions have the same application_name",
+                "give each its own: it tells whose session is whose",
+            )
         if raw.backfill.rows_per_second is not None and raw.backfill.rows_per_second < 1:
             self.fail("backfill.rows_per_second", "must be at least 1", "leave it out for no limit")
         traffic = self.traffic(raw.traffic)
         return Change(
-            name=raw.change, path=self.path, old=old, new=new, traffic=traffic,
+            name=raw.change,
+            path=self.path,
+            old=old,
+            new=new,
+            traffic=traffic,
             database=tuple(self.operation(index, entry) for index, entry in enumerate(raw.database)),
             metrics=None if raw.metrics == "none" else self.metrics(raw.metrics, traffic),
             rows_per_second=raw.backfill.rows_per_second,
-            max_age=self.seconds("evidence.max_age", raw.evidence.max_age), lines=self.lines,
-        )  # fmt: skip
+            max_age=self.seconds("evidence.max_age", raw.evidence.max_age),
+            lines=self.lines,
+        )
 
     def version(self, key: str, raw: _VersionFile) -> Version:
         at = f"versions.{key}"
         statements = self.path.parent / raw.statements if raw.statements else None
         if statements and not statements.is_file():
-            self.fail(f"{at}.statements", f"there is no file {raw.statements}",
-                      f"record it: parallelchange record {raw.name} -- COMMAND")  # fmt: skip
+            self.fail(
+                f"{at}.statements",
+                f"there is no file {raw.statements}",
+                f"record it: parallelchange record {raw.name} -- COMMAND",
+            )
         probe = None
         if isinstance(raw.probe, _ProbeFile):
             if (raw.probe.url is None) == (raw.probe.command is None):
                 self.fail(f"{at}.probe", "a probe is either a url or a command", "give one of them")
-            probe = Probe(url=raw.probe.url, command=raw.probe.command,
-                          timeout=self.seconds(f"{at}.probe.timeout", raw.probe.timeout))  # fmt: skip
+            probe = Probe(
+                url=raw.probe.url,
+                command=raw.probe.command,
+                timeout=self.seconds(f"{at}.probe.timeout", raw.probe.timeout),
+            )
         elif raw.probe is None:
-            self.fail(f"{at}.probe", f"no probe tells whether {raw.name} works",
-                      "give a url or a command, or say `probe: none`")  # fmt: skip
-        return Version(name=raw.name, application_name=raw.application_name, statements=statements,
-                       probe=probe, build=raw.build)  # fmt: skip
+            self.fail(
+                f"{at}.probe",
+                f"no probe tells whether {raw.name} works",
+                "give a url or a command, or say `probe: none`",
+            )
+        return Version(
+            name=raw.name, application_name=raw.application_name, statements=statements, probe=probe, build=raw.build
+        )
 
     def operation(self, index: int, raw: _OperationFile) -> Operation:
         named = [(kind, op) for kind in OPERATIONS if (op := getattr(raw, kind)) is not None]
         if len(named) != 1:
-            self.fail(f"database.{index}", "each entry is exactly one operation",
-                      f"one of {', '.join(OPERATIONS)}")  # fmt: skip
+            self.fail(f"database.{index}", "each entry is exactly one operation", f"one of {', '.join(OPERATIONS)}")
         operation: Operation = named[0][1]
         return operation
 
@@ -426,10 +312,13 @@ class _Reader:
         if not stages or stages != sorted(set(stages)) or stages[0] == 0 or stages[-1] != FULL:
             self.fail("traffic.stages", "stages grow from above 0% to 100%", "for example [5%, 25%, 50%, 100%]")
         return Traffic(
-            router=raw.router, service=raw.service, stages=tuple(stages),
-            soak=self.seconds("traffic.soak", raw.soak), drain=self.seconds("traffic.drain", raw.drain),
+            router=raw.router,
+            service=raw.service,
+            stages=tuple(stages),
+            soak=self.seconds("traffic.soak", raw.soak),
+            drain=self.seconds("traffic.drain", raw.drain),
             drain_timeout=self.seconds("traffic.drain_timeout", raw.drain_timeout),
-        )  # fmt: skip
+        )
 
     def metrics(self, raw: _MetricsFile, traffic: Traffic) -> MetricsSpec:
         success = self.bound("metrics.success_rate", raw.success_rate, {"%"}, at_least=True)

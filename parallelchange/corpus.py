@@ -62,11 +62,15 @@ def read_corpus(path: Path, version: str) -> Corpus:
         raw = json.loads(path.read_text(encoding="utf-8"))
         statements = tuple(
             Recorded(
-                str(item["sql"]), tuple(item["types"]), tuple(tuple(values) for values in item["parameters"]),
-                tuple(item["columns"]), bool(item["prepared"]), str(item["where"]),
+                str(item["sql"]),
+                tuple(item["types"]),
+                tuple(tuple(values) for values in item["parameters"]),
+                tuple(item["columns"]),
+                bool(item["prepared"]),
+                str(item["where"]),
             )
             for item in raw["statements"]
-        )  # fmt: skip
+        )
         recorded = str(raw["version"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InvalidFile(f"is no corpus of statements: {error}", path=path, hint=hint) from None

@@ -57,9 +57,7 @@ class InvalidFile(ParallelChangeError):
         hint: How to mend it.
     """
 
-    def __init__(
-        self, message: str, *, path: Path | str, line: int | None = None, hint: str | None = None
-    ) -> None:
+    def __init__(self, message: str, *, path: Path | str, line: int | None = None, hint: str | None = None) -> None:
         place = f"{path}:{line}" if line else str(path)
         super().__init__(f"{place}: {message}", hint=hint)
         self.path, self.line = path, line

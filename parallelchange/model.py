@@ -215,7 +215,7 @@ class Catalog:
         tables: By name; a table that does not exist is not in here.
         fingerprint: sha256 over the whole user schema of the database.
         server_version: As `server_version_num` has it, 180004.
-        types: A type as people write it to its name as `format_type` writes it; a type that is not there is not in here.
+        types: A type as people write it to its name as `format_type` writes it; unknown types are left out.
     """
 
     tables: Mapping[TableName, Table]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from parallelchange.changefile import Change
+from parallelchange.change import Change
 from parallelchange.errors import InvalidFile
 from parallelchange.gates.base import Act
 from parallelchange.model import (
@@ -23,7 +23,7 @@ from parallelchange.model import (
 )
 from parallelchange.operations import Operation, Problem, Writers
 from parallelchange.operations.trigger import Trigger
-from parallelchange.sql import ident, literal, qualified, search_path
+from parallelchange.sql import literal, qualified, search_path
 
 __all__ = ["Expectation", "Plan", "Step", "make_plan", "state_of", "steps"]
 
@@ -92,10 +92,14 @@ class Plan:
 def _lock(tables: list[TableName]) -> tuple[Statement, ...]:
     # Taking the strongest lock first leaves no moment in which a weaker one waits to be raised: no deadlock.
     return tuple(
-        Statement(f"LOCK TABLE {qualified(table.schema, table.name)} IN ACCESS EXCLUSIVE MODE",
-                  Lock.ACCESS_EXCLUSIVE, table, "the strongest lock first, so that none is raised later")
+        Statement(
+            f"LOCK TABLE {qualified(table.schema, table.name)} IN ACCESS EXCLUSIVE MODE",
+            Lock.ACCESS_EXCLUSIVE,
+            table,
+            "the strongest lock first, so that none is raised later",
+        )
         for table in tables
-    )  # fmt: skip
+    )
 
 
 _TIMEOUT = Statement("SET LOCAL lock_timeout = '500ms'", Lock.NONE, None, "waits behind nobody for longer")
@@ -113,8 +117,10 @@ def _assert(law: Law, change: str) -> Statement:
         f"IF EXISTS (SELECT FROM {at} WHERE ({law.holds}) IS NOT TRUE) THEN\n"
         f"  RAISE EXCEPTION USING ERRCODE = 'check_violation', MESSAGE = {message}, HINT = {hint};\nEND IF;\n"
         "PERFORM set_config('search_path', path, true);\nEND\n$parallelchange$",
-        Lock.ACCESS_SHARE, law.table, f"refuses unless {law.says}",
-    )  # fmt: skip
+        Lock.ACCESS_SHARE,
+        law.table,
+        f"refuses unless {law.says}",
+    )
 
 
 def make_plan(change: Change, base: Catalog) -> Plan:
@@ -128,13 +134,18 @@ def make_plan(change: Change, base: Catalog) -> Plan:
         InvalidFile: An operation does not fit the tables; names the change file's line.
     """
     for index, operation in enumerate(change.database):
-        unknown = [Problem("type", f"there is no type {type_}", "check its spelling and schema")
-                   for type_ in operation.types if type_ not in base.types]  # fmt: skip
+        unknown = [
+            Problem("type", f"there is no type {type_}", "check its spelling and schema")
+            for type_ in operation.types
+            if type_ not in base.types
+        ]
         for problem in (*unknown, *operation.problems(base)):
             raise InvalidFile(
-                problem.message, path=change.path, hint=problem.remedy,
+                problem.message,
+                path=change.path,
+                hint=problem.remedy,
                 line=change.line_of("database", index, operation.kind, problem.key),
-            )  # fmt: skip
+            )
     _no_overlap(change, base)
     writers = Writers(change.name, change.old.application_name, change.new.application_name)
     by_table: dict[TableName, list[Operation]] = {}
@@ -162,10 +173,16 @@ def make_plan(change: Change, base: Catalog) -> Plan:
         contract.extend(operation.contract(table, change.name))
         revert.extend(operation.revert(table, change.name))
     plan = Plan(
-        change, base, tuple(expand),
+        change,
+        base,
+        tuple(expand),
         tuple(b for operation, table in pairs for b in operation.backfills(table)),
-        tuple(migrate), tuple(contract), tuple(revert), laws, tuple(expectations),
-    )  # fmt: skip
+        tuple(migrate),
+        tuple(contract),
+        tuple(revert),
+        laws,
+        tuple(expectations),
+    )
     parts = (plan.expand, plan.backfills, plan.migrate, plan.contract, plan.laws)
     traffic = (change.traffic.stages, change.old.name, change.new.name)
     return Plan(**{**plan.__dict__, "digest": digest([parts, traffic])})
@@ -194,9 +211,43 @@ def _no_overlap(change: Change, base: Catalog) -> None:
             if before != index:
                 raise InvalidFile(
                     f"operations {before + 1} and {index + 1} both change {operation.table_name}.{column}",
-                    path=change.path, line=change.line_of("database", index),
+                    path=change.path,
+                    line=change.line_of("database", index),
                     hint="make it two changes, one after the other",
-                )  # fmt: skip
+                )
+
+
+@dataclass
+class _Seen:
+    """What of a plan's expectations a schema holds, in words."""
+
+    made: list[str] = field(default_factory=list)  # by expand, and there
+    missing: list[str] = field(default_factory=list)  # made by expand, and not there
+    kept: list[str] = field(default_factory=list)  # taken away by contract, and still there
+    gone: list[str] = field(default_factory=list)  # taken away by contract
+    wrong: list[str] = field(default_factory=list)  # there, and not as planned
+    triggers: int = 0
+
+    def look(self, plan: Plan, expected: Expectation, table: Table) -> None:
+        """Hold one table against what is expected of it."""
+        at = expected.table
+        for name, type_ in expected.added.items():
+            column, wanted = table.column(name), plan.base.types.get(type_, type_)
+            (self.made if column else self.missing).append(f"column {at}.{name}")
+            if column and column.type != wanted:
+                self.wrong.append(f"column {at}.{name} is {column.type}, planned as {wanted}")
+        for name, body in expected.triggers.items():
+            enabled, found = table.triggers.get(name, (False, ""))
+            there = name in table.triggers
+            self.triggers += there
+            (self.made if there else self.missing).append(f"trigger {name} on {at}")
+            if there and not (enabled and found == body):
+                self.wrong.append(f"trigger {name} on {at} is {'another than planned' if enabled else 'disabled'}")
+        for name in expected.dropped:
+            (self.kept if table.column(name) else self.gone).append(f"column {at}.{name}")
+        for name in expected.not_null:
+            nullable = (column := table.column(name)) is None or column.nullable
+            (self.kept if nullable else self.gone).append(f"nullable {at}.{name}")
 
 
 def state_of(plan: Plan, live: Catalog) -> tuple[State, tuple[str, ...]]:
@@ -205,47 +256,22 @@ def state_of(plan: Plan, live: Catalog) -> tuple[State, tuple[str, ...]]:
     Returns:
         The state, and for `partial` what is there and what is missing.
     """
-    present: list[str] = []  # what expand makes
-    absent: list[str] = []
-    gone: list[str] = []  # what contract takes away
-    kept: list[str] = []
-    triggers_gone = True
+    seen = _Seen()
     for expected in plan.expectations:
         table = live.table(expected.table)
         if table is None:
             return State.PARTIAL, (f"table {expected.table} is missing",)
-        for name, type_ in expected.added.items():
-            column = table.column(name)
-            if column is None:
-                absent.append(f"column {expected.table}.{name}")
-            elif column.type != plan.base.types.get(type_, type_):
-                return State.PARTIAL, (f"column {expected.table}.{name} is {column.type}, planned as {type_}",)
-            else:
-                present.append(f"column {expected.table}.{name}")
-        for name, body in expected.triggers.items():
-            label = f"trigger {name} on {expected.table}"
-            if name not in table.triggers:
-                absent.append(label)
-                continue
-            triggers_gone = False
-            enabled, found = table.triggers[name]
-            if not enabled or found != body:
-                return State.PARTIAL, (f"{label} is {'another than planned' if enabled else 'disabled'}",)
-            present.append(label)
-        for name in expected.dropped:
-            (kept if table.column(name) else gone).append(f"column {expected.table}.{name}")
-        for name in expected.not_null:
-            nullable_column = table.column(name)
-            done = nullable_column is not None and not nullable_column.nullable
-            (gone if done else kept).append(f"nullable {expected.table}.{name}")
-    if not gone and not absent:
+        seen.look(plan, expected, table)
+    if seen.wrong:
+        return State.PARTIAL, tuple(seen.wrong)
+    if not seen.gone and not seen.missing:
         return State.EXPANDED, ()
-    if not gone and not present:
+    if not seen.gone and not seen.made:
         return State.BASE, ()
-    if not kept and triggers_gone and all(item.startswith("trigger") for item in absent):
+    if not seen.kept and not seen.triggers and all(item.startswith("trigger") for item in seen.missing):
         return State.CONTRACTED, ()
-    return State.PARTIAL, (*(f"{item} is there" for item in (*present, *kept)),
-                           *(f"{item} is missing" for item in (*absent, *gone)))  # fmt: skip
+    there = (f"{item} is there" for item in (*seen.made, *seen.kept))
+    return State.PARTIAL, (*there, *(f"{item} is missing" for item in (*seen.missing, *seen.gone)))
 
 
 @dataclass(frozen=True)
@@ -277,13 +303,33 @@ def steps(plan: Plan) -> tuple[Step, ...]:
         Step(Act.EXPAND, Phase.EXPAND, 0, guarding(Act.EXPAND), f"{len(plan.expand)} statements, one transaction"),
         Step(Act.BACKFILL, Phase.MIGRATE, 0, guarding(Act.BACKFILL), ", ".join(b.id for b in plan.backfills)),
     ]
-    for weight in traffic.stages:
-        rows.append(
-            Step(Act.SET_WEIGHT, Phase.MIGRATE, weight, guarding(Act.SET_WEIGHT),
-                 f"{format_weight(weight)} to {plan.change.new.name}, then soak {traffic.soak:g} s")
-        )  # fmt: skip
-    rows.append(Step(Act.RETIRE, Phase.MIGRATE, 1000, guarding(Act.RETIRE),
-                     f"{plan.change.old.name} stops after {traffic.drain:g} s without traffic"))  # fmt: skip
-    rows.append(Step(Act.CONTRACT, Phase.CONTRACT, 1000, guarding(Act.CONTRACT),
-                     f"{len(plan.migrate) + len(plan.contract)} statements; the point of no return"))  # fmt: skip
+    before = guarding(Act.SET_WEIGHT)
+    rows += [
+        Step(
+            Act.SET_WEIGHT,
+            Phase.MIGRATE,
+            weight,
+            before,
+            f"{format_weight(weight)} to {plan.change.new.name}, then soak {traffic.soak:g} s",
+        )
+        for weight in traffic.stages
+    ]
+    rows.append(
+        Step(
+            Act.RETIRE,
+            Phase.MIGRATE,
+            1000,
+            guarding(Act.RETIRE),
+            f"{plan.change.old.name} stops after {traffic.drain:g} s without traffic",
+        )
+    )
+    rows.append(
+        Step(
+            Act.CONTRACT,
+            Phase.CONTRACT,
+            1000,
+            guarding(Act.CONTRACT),
+            f"{len(plan.migrate) + len(plan.contract)} statements; the point of no return",
+        )
+    )
     return tuple(rows)

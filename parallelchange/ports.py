@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from parallelchange.changefile import Version
+from parallelchange.change import Version
 from parallelchange.gates.laws import LawFact
 from parallelchange.gates.probe import ProbeFact
 from parallelchange.gates.statements import StatementFact
@@ -200,8 +200,13 @@ class Database(Protocol):
     def revision_problems(self, state: State) -> tuple[str, ...]:
         """What is wrong with the revision files, or with what Alembic has recorded, in that state."""
 
-    def apply(self, phase: Phase, *, checks: Callable[[Database], None] | None = None,
-              last_check: Callable[[Database], None] | None = None) -> Applied:
+    def apply(
+        self,
+        phase: Phase,
+        *,
+        checks: Callable[[Database], None] | None = None,
+        last_check: Callable[[Database], None] | None = None,
+    ) -> Applied:
         """Run a phase's revision in one transaction.
 
         Args:

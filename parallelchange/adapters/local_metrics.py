@@ -63,9 +63,7 @@ class LocalMetrics:
         now: Tells the time in seconds since the epoch.
     """
 
-    def __init__(
-        self, path: Path, clusters: Mapping[str, str], *, now: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, path: Path, clusters: Mapping[str, str], *, now: Callable[[], float] = time.time) -> None:
         self.path, self.clusters, self._now = path, clusters, now
 
     def read(self, version: str, window: float) -> Sample | None:
@@ -139,9 +137,7 @@ def _grown(readings: Sequence[Reading]) -> tuple[Counter[int], Counter[float]]:
     codes: Counter[int] = Counter()
     buckets: Counter[float] = Counter()
     for before, after in pairwise(readings):
-        fresh = before.run != after.run or any(
-            after.codes.get(code, 0) < count for code, count in before.codes.items()
-        )
+        fresh = before.run != after.run or any(after.codes.get(code, 0) < count for code, count in before.codes.items())
         for code, count in after.codes.items():
             codes[code] += count - (0 if fresh else before.codes.get(code, 0))
         for bound, count in after.buckets.items():

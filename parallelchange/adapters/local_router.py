@@ -46,9 +46,7 @@ class TrafficSplit:
         """
         document = read_object(path)
         if document is None:
-            raise Unavailable(
-                f"{path}: there is no traffic split", hint="start the local mesh, which makes it"
-            )
+            raise Unavailable(f"{path}: there is no traffic split", hint="start the local mesh, which makes it")
         try:
             return cls.parse(document)
         except ValueError as error:
@@ -111,13 +109,9 @@ class LocalRouter:
     def __init__(self, path: Path, *, service: str, stable: str, canary: str) -> None:
         for name in (service, stable, canary):
             if not _NAME.fullmatch(name):
-                raise UsageError(
-                    f"{name!r} is no name of a service", hint="use a-z, 0-9 and - as in shop-canary"
-                )
+                raise UsageError(f"{name!r} is no name of a service", hint="use a-z, 0-9 and - as in shop-canary")
         if len({service, stable, canary}) != len((service, stable, canary)):
-            raise UsageError(
-                f"the service and its two backends need three names, not {service}, {stable}, {canary}"
-            )
+            raise UsageError(f"the service and its two backends need three names, not {service}, {stable}, {canary}")
         self.path, self.service, self.stable, self.canary = path, service, stable, canary
 
     def create(self, weight: int = 0) -> Split:
@@ -144,8 +138,7 @@ class LocalRouter:
             raise Unavailable(f"{self.path}: spec.service is {found.service}, not {self.service}")
         if set(found.backends) != {self.stable, self.canary}:
             raise Unavailable(
-                f"{self.path}: its backends are {', '.join(found.backends)}, "
-                f"not {self.stable} and {self.canary}"
+                f"{self.path}: its backends are {', '.join(found.backends)}, not {self.stable} and {self.canary}"
             )
         return Split(
             name=f"TrafficSplit {found.name} in {self.path}",

@@ -13,7 +13,8 @@ from typing import Any
 from parallelchange.adapters.postgres.catalog import read_catalog
 from parallelchange.adapters.postgres.connection import connect
 from parallelchange.adapters.postgres.expressions import check_expressions
-from parallelchange.changefile import Change, load_change
+from parallelchange.change import Change
+from parallelchange.changefile import load_change
 from parallelchange.errors import InvalidFile, UsageError
 from parallelchange.model import Catalog, Column, Table, TableName, to_json
 from parallelchange.plan import Plan, make_plan
@@ -98,6 +99,9 @@ def read_lock(path: Path) -> Catalog:
 
 def _table(raw: dict[str, Any]) -> Table:
     return Table(
-        TableName(**raw["name"]), tuple(Column(**column) for column in raw["columns"]), tuple(raw["primary_key"]),
-        {name: tuple(lost) for name, lost in raw["dependents"].items()}, kind=raw["kind"],
-    )  # fmt: skip
+        TableName(**raw["name"]),
+        tuple(Column(**column) for column in raw["columns"]),
+        tuple(raw["primary_key"]),
+        {name: tuple(lost) for name, lost in raw["dependents"].items()},
+        kind=raw["kind"],
+    )

@@ -9,7 +9,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from parallelchange.changefile import Version
+from parallelchange.change import Version
 from parallelchange.gates.probe import ProbeFact
 
 __all__ = ["RealProber"]
@@ -44,8 +44,15 @@ class RealProber:
     def _command(self, command: str, timeout: float, address: str | None) -> tuple[bool | None, str]:
         env = {**os.environ, "DATABASE_URL": self.url, "PARALLELCHANGE_HOST": address or ""}
         try:
-            done = subprocess.run(shlex.split(command), cwd=self.folder, env=env, timeout=timeout, check=False,
-                                  capture_output=True, text=True)  # fmt: skip
+            done = subprocess.run(
+                shlex.split(command),
+                cwd=self.folder,
+                env=env,
+                timeout=timeout,
+                check=False,
+                capture_output=True,
+                text=True,
+            )
         except (OSError, ValueError) as error:
             return None, f"`{command}` cannot be run: {error}"
         except subprocess.TimeoutExpired:

@@ -26,8 +26,10 @@ def progress_teller() -> Callable[[Event], None]:
 
     def tell(event: Event) -> None:
         if event.kind == "applied":
-            note(f"{event.what}: {event.data['seconds']:.2f} s, ACCESS EXCLUSIVE held "
-                 f"{event.data['exclusive_seconds'] * 1000:.0f} ms")  # fmt: skip
+            note(
+                f"{event.what}: {event.data['seconds']:.2f} s, ACCESS EXCLUSIVE held "
+                f"{event.data['exclusive_seconds'] * 1000:.0f} ms"
+            )
         if event.kind != "progress":
             return
         done, total = event.data["done"], event.data["total"]
@@ -44,8 +46,9 @@ def progress_teller() -> Callable[[Event], None]:
     return tell
 
 
-def run_act(act: Act, change: str, database_url: str | None, *, as_json: bool,
-            already: Callable[[Observation, Decision], bool]) -> int:
+def run_act(
+    act: Act, change: str, database_url: str | None, *, as_json: bool, already: Callable[[Observation, Decision], bool]
+) -> int:
     """Do one act if the decision says so; else say why not.
 
     Args:
@@ -60,21 +63,30 @@ def run_act(act: Act, change: str, database_url: str | None, *, as_json: bool,
     from parallelchange.rollout.advance import advance
     from parallelchange.rollout.decide import Decision, Kind, decide
     from parallelchange.rollout.observe import observe
+    from parallelchange.rollout.run import whole
 
     with open_world(change, database_url, tell=progress_teller()) as world, world.ledger.fenced():
-        obs = observe(world)
+        obs = whole(observe(world))
         decision = decide(world.plan, obs)
         name = world.plan.change.name
         if decision.kind is Kind.DO and decision.act is act:
             advance(world, obs, decision)
-            return show_decision(name, Decision(Kind.DONE, f"{act} is done", results=decision.results),
-                                 as_json=as_json, weight=obs.weight, passed=True)  # fmt: skip
+            return show_decision(
+                name,
+                Decision(Kind.DONE, f"{act} is done", results=decision.results),
+                as_json=as_json,
+                weight=obs.weight,
+                passed=True,
+            )
         if already(obs, decision):
-            return show_decision(name, Decision(Kind.DONE, f"{act} was done before; nothing was changed"),
-                                 as_json=as_json, weight=obs.weight, passed=True)  # fmt: skip
+            return show_decision(
+                name,
+                Decision(Kind.DONE, f"{act} was done before; nothing was changed"),
+                as_json=as_json,
+                weight=obs.weight,
+                passed=True,
+            )
         if decision.kind is Kind.DO:
             first = f"not now: first `{decision.act}` ({decision.why})"
             decision = Decision(Kind.BLOCKED, first, results=decision.results, findings=decision.findings)
         return show_decision(name, decision, as_json=as_json, weight=obs.weight, passed=False)
-
-

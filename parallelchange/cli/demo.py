@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import click
 
@@ -22,12 +22,25 @@ _KINDS = ("lossy", "old-statement", "slow-canary", "failing-canary", "undrained"
 @click.option("--break", "broken", type=click.Choice(_KINDS), help="Break something, and see it blocked (exit 1).")
 @click.option("--rows", default=200_000, show_default=True, type=click.IntRange(100), help="Customers to begin with.")
 @click.option("--rate", default=120.0, show_default=True, type=click.FloatRange(1, 2000), help="Requests a second.")
+@click.option("--soak", type=click.FloatRange(3), help="Seconds a stage is watched; default: as the change says.")
 @click.option("--hold", is_flag=True, help="Set everything up and run the load; the rollout is yours to run.")
-@click.option("--folder", type=click.Path(file_okay=False, path_type=Path), default=Path(".parallelchange/demo"),
-              show_default=True, help="The demo's own folder; what is in it goes.")  # fmt: skip
-@click.option("--report", type=click.Path(dir_okay=False, path_type=Path), default=Path("report.json"),
-              show_default=True, help="Where the report goes.")  # fmt: skip
-def command(broken: str | None, rows: int, rate: float, hold: bool, folder: Path, report: Path) -> int:
+@click.option(
+    "--folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(".parallelchange/demo"),
+    show_default=True,
+    help="The demo's own folder; what is in it goes.",
+)
+@click.option(
+    "--report",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("report.json"),
+    show_default=True,
+    help="Where the report goes.",
+)
+def command(
+    broken: str | None, rows: int, rate: float, soak: float | None, hold: bool, folder: Path, report: Path
+) -> int:
     """Run a real parallel change: PostgreSQL, two versions of a shop, Envoy, a load, and the whole rollout.
 
     At the end every acknowledged write is held against the database. Exit 0 when all of it went
@@ -46,7 +59,7 @@ def command(broken: str | None, rows: int, rate: float, hold: bool, folder: Path
         raise UsageError(f"{folder} holds something else than a demo", hint="give another --folder")
     for name in ("PARALLELCHANGE_DATABASE_URL", "PARALLELCHANGE_STATE_DIR", "PARALLELCHANGE_ALEMBIC"):
         os.environ.pop(name, None)  # the demo touches its own database and nothing else
-    with ShopStage(folder, rows=rows, rate=rate, broken=broken, say=note) as stage:
+    with ShopStage(folder, rows=rows, rate=rate, soak=soak, broken=broken, say=note) as stage:
         story = Story(stage.stage_file)
         with open_world(str(stage.change), None, tell=story.tell) as world, _Screen(stage, story) as screen:
             decision = None
@@ -77,7 +90,7 @@ class _Screen:
         self.out = console(err=True)
         self.live = Live(console=self.out, refresh_per_second=2) if self.out.is_terminal else None
 
-    def __enter__(self) -> _Screen:
+    def __enter__(self) -> Self:
         if self.live:
             self.live.start()
         return self
@@ -111,10 +124,14 @@ def _picture(stage: ShopStage, story: Story) -> RenderableType:
         traffic.add_column(name, justify="left" if name == "version" else "right")
     for version, of in figures.get("versions", {}).items():
         recent = of["recent"]
-        traffic.add_row(version, *(str(v) for v in (of["requests"], of["failures"], recent["requests"],
-                                                    recent["p50_ms"], recent["p99_ms"])))  # fmt: skip
-    load = Text(f"load {figures.get('rate_achieved', 0)}/s, {figures.get('late', 0)} late, "
-                f"{figures.get('failed_requests', 0)} failed, {figures.get('wrong_reads', 0)} wrong reads")  # fmt: skip
+        traffic.add_row(
+            version,
+            *(str(v) for v in (of["requests"], of["failures"], recent["requests"], recent["p50_ms"], recent["p99_ms"])),
+        )
+    load = Text(
+        f"load {figures.get('rate_achieved', 0)}/s, {figures.get('late', 0)} late, "
+        f"{figures.get('failed_requests', 0)} failed, {figures.get('wrong_reads', 0)} wrong reads"
+    )
     gates = gate_table(("", result) for result in story.results.values())
     return Group(head, ProgressBar(total=FULL, completed=story.weight, width=60), traffic, load, gates)
 
@@ -131,10 +148,10 @@ def _summary(report: dict[str, Any]) -> RenderableType:
         for version, of in versions.items():
             stages.add_row(stage, version, *(str(of[k]) for k in ("requests", "failures", "p50_ms", "p99_ms")))
     lines = [
-        f"{report['requests']} requests at {report['rate']}/s: {report['failed_requests']} failed"
-        + (f" ({report['failed_requests_asked_for']} of them asked for by the demo)" if report["broken"] else "")
-        + f", {report['late']} late, {report['wrong_reads']} wrong reads",
-        f"{report['acknowledged_writes']} acknowledged writes: {report['lost_writes']} lost; "
+        f"{report['requests']} requests at {report['rate']}/s, {report['late']} late, "
+        f"{report['wrong_reads']} wrong reads, {report['failed_requests']} failed"
+        + (f" ({report['failed_requests_asked_for']} of them asked for by the demo)" if report["broken"] else ""),
+        f"{report['acknowledged_writes']} acknowledged writes: {report['lost_writes']} lost",
         f"{report['rows']} rows: {report['wrong_rows']} wrong",
         f"longest ACCESS EXCLUSIVE lock: {report['longest_access_exclusive_ms']} ms",
         f"weight reached {report['weight_reached']}, now {report['weight']}; schema {report['state']}",

@@ -19,4 +19,6 @@ def command(change: str, database_url: str | None, as_json: bool) -> int:
     from parallelchange.gates.base import Act
     from parallelchange.model import State
 
-    return run_act(Act.EXPAND, change, database_url, as_json=as_json, already=lambda obs, _: obs.state is State.EXPANDED)
+    return run_act(
+        Act.EXPAND, change, database_url, as_json=as_json, already=lambda obs, _: obs.state is State.EXPANDED
+    )

@@ -27,7 +27,7 @@ def as_json(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")(function)
 
 
-class _Weight(click.ParamType):
+class _Weight(click.ParamType[int]):
     name = "weight"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:

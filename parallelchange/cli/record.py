@@ -11,8 +11,11 @@ from parallelchange.cli import options
 __all__ = ["command"]
 
 
-@click.command("record", short_help="Run an app's tests and keep every statement it sends.",
-               context_settings={"ignore_unknown_options": True})  # fmt: skip
+@click.command(
+    "record",
+    short_help="Run an app's tests and keep every statement it sends.",
+    context_settings={"ignore_unknown_options": True},
+)
 @click.argument("version")
 @click.argument("argv", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option("--change", required=True, help="The change the version belongs to.")

@@ -30,9 +30,9 @@ def command(change: str, database_url: str | None, local: bool, as_json: bool) -
             decision = event.data["decision"]
             line = f"{decision.kind}: {decision.act or ''} {decision.why}"
             # While it waits the figures grow; one line for each reason is enough.
-            if decision.kind is not Kind.WAIT or last[0] != line.split(":")[0] + decision.why.split(":")[0]:
+            if decision.kind is not Kind.WAIT or last[0] != line.split(":", maxsplit=1)[0] + decision.why.split(":")[0]:
                 note(line)
-            last[0] = line.split(":")[0] + decision.why.split(":")[0]
+            last[0] = line.split(":", maxsplit=1)[0] + decision.why.split(":")[0]
         elif event.kind == "rehearsal":
             note(event.what)
         else:

@@ -84,7 +84,9 @@ def _find(start: Path) -> tuple[Path, Mapping[str, Any]]:
                 continue
             for key, value in raw.items():
                 if key not in _KEYS:
-                    raise InvalidFile(f"unknown setting `{key}`", path=path, hint=f"there are {', '.join(sorted(_KEYS))}")
+                    raise InvalidFile(
+                        f"unknown setting `{key}`", path=path, hint=f"there are {', '.join(sorted(_KEYS))}"
+                    )
                 if not isinstance(value, str):
                     raise InvalidFile(f"setting `{key}` must be a string", path=path)
             return folder, raw

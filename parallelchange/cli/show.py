@@ -49,10 +49,15 @@ def findings_of(results: Iterable[GateResult]) -> list[Finding]:
 def decision_document(change: str, decision: Decision, *, verdict: Verdict, weight: int | None) -> dict[str, Any]:
     """A decision as JSON."""
     return {
-        "change": change, "verdict": verdict, "decision": decision.kind, "act": decision.act, "why": decision.why,
+        "change": change,
+        "verdict": verdict,
+        "decision": decision.kind,
+        "act": decision.act,
+        "why": decision.why,
         "weight": None if weight is None else format_weight(weight),
-        "gates": decision.results, "findings": [*decision.findings, *findings_of(decision.results)],
-    }  # fmt: skip
+        "gates": decision.results,
+        "findings": [*decision.findings, *findings_of(decision.results)],
+    }
 
 
 def evidence_document(change: str, evidence: Sequence[Evidence]) -> dict[str, Any]:
@@ -60,9 +65,11 @@ def evidence_document(change: str, evidence: Sequence[Evidence]) -> dict[str, An
     results = [item.result for item in evidence]
     cells = [{"state": item.state, **to_json(item.result)} for item in evidence]
     return {
-        "change": change, "verdict": combine(result.verdict for result in results), "gates": cells,
+        "change": change,
+        "verdict": combine(result.verdict for result in results),
+        "gates": cells,
         "findings": findings_of(results),
-    }  # fmt: skip
+    }
 
 
 def gate_table(rows: Iterable[tuple[str, GateResult]], *, title: str = "") -> Table:
@@ -103,7 +110,9 @@ def show_findings(findings: Iterable[Finding]) -> None:
 
 def show_decision(change: str, decision: Decision, *, as_json: bool, weight: int | None, passed: bool) -> int:
     """Print a decision and give the exit code."""
-    verdict = Verdict.PASS if passed else (decision.verdict if decision.verdict is not Verdict.PASS else Verdict.UNKNOWN)
+    verdict = (
+        Verdict.PASS if passed else (decision.verdict if decision.verdict is not Verdict.PASS else Verdict.UNKNOWN)
+    )
     if as_json:
         print_json(decision_document(change, decision, verdict=verdict, weight=weight))
     else:

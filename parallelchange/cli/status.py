@@ -28,10 +28,16 @@ def command(change: str, database_url: str | None, as_json: bool) -> None:
     record = obs.record
     if as_json:
         document = decision_document(name, decision, verdict=decision.verdict, weight=obs.weight)
-        print_json(document | {
-            "state": obs.state, "differences": obs.differences, "ready": obs.ready,
-            "old_sessions": obs.sessions, "record": record,
-        })  # fmt: skip
+        print_json(
+            document
+            | {
+                "state": obs.state,
+                "differences": obs.differences,
+                "ready": obs.ready,
+                "old_sessions": obs.sessions,
+                "record": record,
+            }
+        )
         return
     click.echo(f"{name}")
     click.echo(f"  schema    {obs.state}" + (f" ({'; '.join(obs.differences)})" if obs.differences else ""))

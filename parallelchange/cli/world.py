@@ -53,8 +53,9 @@ def open_world(
     database = PostgresDatabase(url, plan, settings.alembic)
     ledger = PostgresLedger(url, plan.change.name)
     clusters = {plan.change.old.name: stable, plan.change.new.name: canary}
-    router = LocalRouter(settings.state_dir / TRAFFIC_SPLIT, service=plan.change.traffic.service, stable=stable,
-                         canary=canary)  # fmt: skip
+    router = LocalRouter(
+        settings.state_dir / TRAFFIC_SPLIT, service=plan.change.traffic.service, stable=stable, canary=canary
+    )
 
     def rehearse() -> list[Evidence]:
         builds = {v.name: v.build or workloads.build(v.name) for v in plan.change.versions}
@@ -63,8 +64,18 @@ def open_world(
     try:
         if record:
             ledger.open()
-        yield World(plan, database, ledger, router, workloads, LocalMetrics(settings.state_dir / METRICS, clusters),
-                    RealProber(url, path.parent), SystemClock(), rehearse, tell)  # fmt: skip
+        yield World(
+            plan,
+            database,
+            ledger,
+            router,
+            workloads,
+            LocalMetrics(settings.state_dir / METRICS, clusters),
+            RealProber(url, path.parent),
+            SystemClock(),
+            rehearse,
+            tell,
+        )
     finally:
         ledger.close()
         database.close()
@@ -79,6 +90,9 @@ def rehearsal_of(
     plan = load_plan(path, settings.url())
     rehearsal = rehearse(plan, settings.url(), settings.alembic, builds, lambda what: tell(Event("rehearsal", what)))
     for item in rehearsal.evidence:
-        tell(Event("evidence", f"{item.result.gate}: {item.result.verdict}",
-                   {"result": item.result, "state": item.state}))  # fmt: skip
+        tell(
+            Event(
+                "evidence", f"{item.result.gate}: {item.result.verdict}", {"result": item.result, "state": item.state}
+            )
+        )
     return rehearsal.evidence

@@ -77,8 +77,10 @@ def _place(directory: ScriptDirectory, plan: Plan) -> tuple[Revision, ...]:
             branch = [script for script in heads if phase in script.branch_labels]
             tips = branch or heads
             if len(tips) > 1:
-                raise UsageError(f"the repository has {len(tips)} Alembic heads: {', '.join(h.revision for h in tips)}",
-                                 hint="merge them first: alembic merge heads")  # fmt: skip
+                raise UsageError(
+                    f"the repository has {len(tips)} Alembic heads: {', '.join(h.revision for h in tips)}",
+                    hint="merge them first: alembic merge heads",
+                )
             revisions.append(Revision(phase, mine, tips[0].revision if tips else None, not branch, before))
         before = mine
     return tuple(revisions)
@@ -93,6 +95,10 @@ def _lines(statement: Statement) -> str:
 
 def _body(statements: tuple[Statement, ...]) -> str:
     return "".join(map(_lines, statements)) or "    pass\n"
+
+
+def _name(text: str | None) -> str:
+    return "None" if text is None else f'"{text}"'
 
 
 def render(plan: Plan, revision: Revision) -> str:
@@ -119,10 +125,10 @@ Revises: {revision.down or ""}
 import sqlalchemy as sa
 from alembic import op
 
-revision = {revision.id!r}
-down_revision = {revision.down!r}
-branch_labels = {(phase.value,) if revision.labels else None!r}
-depends_on = {revision.needs!r}
+revision = {_name(revision.id)}
+down_revision = {_name(revision.down)}
+branch_labels = {f"({_name(phase.value)},)" if revision.labels else None}
+depends_on = {_name(revision.needs)}
 
 
 def run(sql: str) -> None:

@@ -8,10 +8,17 @@ __all__ = ["EVIDENCE", "GATES", "Act", "Gate", "guarding"]
 GATES: dict[str, Gate] = {
     gate.id: gate
     for gate in (
-        schema.GATE, rehearsal.GATE, statements.GATE, laws.GATE, backfill.GATE, probe.GATE, metrics.GATE,
-        soak.GATE, drained.GATE,
+        schema.GATE,
+        rehearsal.GATE,
+        statements.GATE,
+        laws.GATE,
+        backfill.GATE,
+        probe.GATE,
+        metrics.GATE,
+        soak.GATE,
+        drained.GATE,
     )
-}  # fmt: skip
+}
 """All gates by id, in the order they are shown."""
 
 EVIDENCE = ("rehearsal", "statements", "laws", "probe")

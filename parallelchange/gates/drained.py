@@ -57,11 +57,21 @@ def judge(fact: DrainedFact) -> GateResult:
     elif fact.ready:
         wrong.append(GATE.finding("copies", f"{fact.ready} copies of {fact.version} are ready"))
     if fact.sessions is None:
-        untold.append(GATE.finding("sessions", f"the sessions of {fact.version} cannot be told",
-                                   remedy="declare versions.old.application_name in the change file"))  # fmt: skip
+        untold.append(
+            GATE.finding(
+                "sessions",
+                f"the sessions of {fact.version} cannot be told",
+                remedy="declare versions.old.application_name in the change file",
+            )
+        )
     elif fact.sessions:
-        wrong.append(GATE.finding("sessions", f"{len(fact.sessions)} database sessions of {fact.version} are open: "
-                                  f"{'; '.join(fact.sessions[:5])}", where="pg_stat_activity"))  # fmt: skip
+        wrong.append(
+            GATE.finding(
+                "sessions",
+                f"{len(fact.sessions)} database sessions of {fact.version} are open: {'; '.join(fact.sessions[:5])}",
+                where="pg_stat_activity",
+            )
+        )
     if wrong:
         return failed(GATE, *wrong, *untold, version=fact.version)
     if untold:

@@ -56,9 +56,12 @@ def judge(facts: Sequence[LawFact]) -> GateResult:
             shown = "; ".join(str(dict(row)) for row in fact.examples[:3])
             when = "would break" if fact.foretold else "break"
             broken.append(
-                GATE.finding("broken", f"{fact.broken} of {fact.rows} rows {when} the law that {fact.says}: {shown}",
-                             where=fact.table)
-            )  # fmt: skip
+                GATE.finding(
+                    "broken",
+                    f"{fact.broken} of {fact.rows} rows {when} the law that {fact.says}: {shown}",
+                    where=fact.table,
+                )
+            )
     rows = {fact.table: fact.rows for fact in facts}
     if broken:
         return failed(GATE, *broken, *untold, rows=rows, laws=len(facts))

@@ -36,7 +36,8 @@ class MetricsFact:
         min_requests: Fewer prove nothing.
         success_ok: Whether the success rate keeps its bound; None without requests.
         latency_ok: The same for latency.
-        bounds: The bounds in words.
+        success_bound: The bound on the success rate, as it was written.
+        latency_bound: The bound on latency, as it was written.
     """
 
     version: str
@@ -48,7 +49,8 @@ class MetricsFact:
     min_requests: int
     success_ok: bool | None
     latency_ok: bool | None
-    bounds: str
+    success_bound: str
+    latency_bound: str
 
 
 def judge(fact: MetricsFact | None, version: str) -> GateResult:
@@ -64,23 +66,45 @@ def judge(fact: MetricsFact | None, version: str) -> GateResult:
     measured = {"requests": fact.requests, "success_rate": fact.success_rate, "p99_ms": fact.p99_ms}
     if fact.requests is None or fact.age > MAX_AGE:
         why = "nothing can be read" if fact.requests is None else f"the newest reading is {fact.age:.0f} s old"
-        return unknown(GATE, GATE.finding("no-data", f"{version}: {why}", where=version,
-                                          remedy="see whether the mesh and its metrics are there"),
-                       version=version, **measured)  # fmt: skip
+        return unknown(
+            GATE,
+            GATE.finding(
+                "no-data", f"{version}: {why}", where=version, remedy="see whether the mesh and its metrics are there"
+            ),
+            version=version,
+            **measured,
+        )
     findings = []
-    # Failures count even when they are few; only a pass needs enough requests.
+    # Too few requests prove neither: one slow answer of three says nothing.
     enough = fact.requests >= fact.min_requests
     if enough and fact.success_ok is False:
-        findings.append(GATE.finding("success-rate", f"{version}: {fact.success_rate:.2%} of {fact.requests} requests "
-                                     f"succeed, bound {fact.bounds}", where=version))  # fmt: skip
+        findings.append(
+            GATE.finding(
+                "success-rate",
+                f"{version}: {fact.success_rate:.2%} of {fact.requests} requests succeed, bound {fact.success_bound}",
+                where=version,
+            )
+        )
     if enough and fact.latency_ok is False:
-        findings.append(GATE.finding("latency", f"{version}: p99 is {fact.p99_ms:.0f} ms over {fact.requests} "
-                                     f"requests, bound {fact.bounds}", where=version))  # fmt: skip
+        findings.append(
+            GATE.finding(
+                "latency",
+                f"{version}: p99 is {fact.p99_ms:.0f} ms over {fact.requests} requests, bound {fact.latency_bound}",
+                where=version,
+            )
+        )
     if findings:
         return failed(GATE, *findings, version=version, **measured)
     if not enough or fact.success_ok is None or fact.latency_ok is None:
-        return unknown(GATE, GATE.finding("few", f"{version}: {fact.requests} requests in the window, "
-                                          f"{fact.min_requests} are needed", where=version,
-                                          remedy="wait for traffic, or lengthen metrics.window"),
-                       version=version, **measured)  # fmt: skip
+        return unknown(
+            GATE,
+            GATE.finding(
+                "few",
+                f"{version}: {fact.requests} requests in the window, {fact.min_requests} are needed",
+                where=version,
+                remedy="wait for traffic, or lengthen metrics.window",
+            ),
+            version=version,
+            **measured,
+        )
     return passed(GATE, version=version, **measured)

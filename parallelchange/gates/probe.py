@@ -39,13 +39,21 @@ class ProbeFact:
 def judge(fact: ProbeFact) -> GateResult:
     """It must succeed; a probe that cannot be asked blocks."""
     if not fact.declared:
-        note = GATE.finding("waived", f"the change file declares no probe for {fact.version}", where=fact.version,
-                            severity=Severity.INFO)  # fmt: skip
+        note = GATE.finding(
+            "waived",
+            f"the change file declares no probe for {fact.version}",
+            where=fact.version,
+            severity=Severity.INFO,
+        )
         return GateResult(GATE.id, passed(GATE).verdict, (note,), fact.version)
     if fact.ok is None:
-        return unknown(GATE, GATE.finding("untold", f"{fact.version} cannot be probed: {fact.detail}",
-                                          where=fact.version), version=fact.version)  # fmt: skip
+        return unknown(
+            GATE,
+            GATE.finding("untold", f"{fact.version} cannot be probed: {fact.detail}", where=fact.version),
+            version=fact.version,
+        )
     if not fact.ok:
-        return failed(GATE, GATE.finding("failed", f"{fact.version}: {fact.detail}", where=fact.version),
-                      version=fact.version)  # fmt: skip
+        return failed(
+            GATE, GATE.finding("failed", f"{fact.version}: {fact.detail}", where=fact.version), version=fact.version
+        )
     return passed(GATE, version=fact.version, detail=fact.detail)

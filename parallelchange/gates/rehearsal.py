@@ -85,16 +85,25 @@ def judge(run: PhaseRun) -> GateResult:
             if outcome.error is None:
                 worked += 1
             elif known or outcome.sqlstate not in _OF_THE_ROWS:
-                refused.append(GATE.finding("refused", f"`{short}` of {run.version} fails once {run.state}: "
-                                            f"{outcome.error}", where=item.where))  # fmt: skip
+                refused.append(
+                    GATE.finding(
+                        "refused",
+                        f"`{short}` of {run.version} fails once {run.state}: {outcome.error}",
+                        where=item.where,
+                    )
+                )
                 worked += 1
                 break
         if not worked:
             why = next((o.error for o in item.outcomes if o.error), "it has no parameters")
             unproven.append(
-                GATE.finding("unproven", f"`{short}` of {run.version} worked with none of its recorded parameters: "
-                             f"{why}", where=item.where, remedy="record it with rows that are in the database")
-            )  # fmt: skip
+                GATE.finding(
+                    "unproven",
+                    f"`{short}` of {run.version} worked with none of its recorded parameters: {why}",
+                    where=item.where,
+                    remedy="record it with rows that are in the database",
+                )
+            )
     executed = sum(len(item.outcomes) for item in run.executed)
     if run.findings or refused:
         return failed(GATE, *run.findings, *refused, *unproven, version=run.version, executed=executed)

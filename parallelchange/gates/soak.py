@@ -39,9 +39,17 @@ def judge(fact: SoakFact) -> GateResult:
     if fact.weight == 0:
         return passed(GATE, weight=0)
     if fact.stood is None:
-        return unknown(GATE, GATE.finding("untold", "nobody recorded when this weight was set",
-                                          remedy="set it with `parallelchange promote`"))  # fmt: skip
+        return unknown(
+            GATE,
+            GATE.finding(
+                "untold", "nobody recorded when this weight was set", remedy="set it with `parallelchange promote`"
+            ),
+        )
     if fact.stood < fact.soak:
-        return failed(GATE, GATE.finding("short", f"this weight has stood {fact.stood:.0f} of {fact.soak:.0f} s"),
-                      weight=fact.weight, stood=fact.stood)  # fmt: skip
+        return failed(
+            GATE,
+            GATE.finding("short", f"this weight has stood {fact.stood:.0f} of {fact.soak:.0f} s"),
+            weight=fact.weight,
+            stood=fact.stood,
+        )
     return passed(GATE, weight=fact.weight, stood=fact.stood)

@@ -13,7 +13,7 @@ __all__ = ["GATE", "StatementFact", "judge"]
 GATE = Gate(
     id="statements",
     what="Each recorded statement prepares on the schema as it stands and gives the columns it gave before.",
-    why="A statement that no longer parses fails at once; one whose columns changed fails in sessions that prepared it.",
+    why="A statement that no longer parses fails at once; one with other columns fails in sessions that prepared it.",
     remedy="change the operation so that the version's statements keep working, or record the version again",
     example="`SELECT *` gains a column: live sessions get 'cached plan must not change result type'.",
     guards=frozenset({Act.EXPAND, Act.SET_WEIGHT, Act.CONTRACT}),
@@ -48,9 +48,11 @@ def judge(version: str, facts: Sequence[StatementFact] | None) -> GateResult:
     """
     if not facts:
         finding = GATE.finding(
-            "none", f"no statement of {version} is recorded, so nothing shows that it works", where=version,
+            "none",
+            f"no statement of {version} is recorded, so nothing shows that it works",
+            where=version,
             remedy=f"run `parallelchange record {version} -- COMMAND` with the app's tests",
-        )  # fmt: skip
+        )
         return unknown(GATE, finding, version=version, statements=0)
     findings = []
     for fact in facts:
@@ -60,15 +62,19 @@ def judge(version: str, facts: Sequence[StatementFact] | None) -> GateResult:
             findings.append(GATE.finding("refused", f"`{short}` fails: {fact.error}", where=where))
         elif fact.found is None:
             findings.append(
-                GATE.finding("untold", f"`{short}`: its columns could not be told", where=where,
-                             severity=Severity.WARNING)
-            )  # fmt: skip
+                GATE.finding(
+                    "untold", f"`{short}`: its columns could not be told", where=where, severity=Severity.WARNING
+                )
+            )
         elif fact.found != fact.recorded:
             findings.append(
-                GATE.finding("shape", f"`{short}` gave ({', '.join(fact.recorded)}) and now gives "
-                             f"({', '.join(fact.found)})", where=where,
-                             remedy="name the columns in the statement instead of *")
-            )  # fmt: skip
+                GATE.finding(
+                    "shape",
+                    f"`{short}` gave ({', '.join(fact.recorded)}) and now gives ({', '.join(fact.found)})",
+                    where=where,
+                    remedy="name the columns in the statement instead of *",
+                )
+            )
     if any(finding.severity is Severity.ERROR for finding in findings):
         return failed(GATE, *findings, version=version, statements=len(facts))
     if findings:

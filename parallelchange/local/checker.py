@@ -90,9 +90,7 @@ class CheckReport:
         found = [Finding("checker.wrong", Severity.ERROR, example) for example in self.examples]
         if not self.acknowledged_writes:
             message = "the log has no acknowledged write, so nothing is proven"
-            found.append(
-                Finding("checker.nothing", Severity.ERROR, message, remedy="run the load for longer")
-            )
+            found.append(Finding("checker.nothing", Severity.ERROR, message, remedy="run the load for longer"))
         return tuple(found)
 
 

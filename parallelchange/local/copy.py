@@ -52,8 +52,21 @@ def copy_database(source: str, target: str, tools: Path, *, rows: int = ROWS) ->
     Raises:
         Unavailable: The source cannot be read, or the copy cannot be made.
     """
-    dump = _run([str(tools / "pg_dump"), "--schema-only", "--no-owner", "--no-privileges", "--no-publications",
-                 "--no-subscriptions", "--exclude-schema=parallelchange", "-d", source], None, source)  # fmt: skip
+    dump = _run(
+        [
+            str(tools / "pg_dump"),
+            "--schema-only",
+            "--no-owner",
+            "--no-privileges",
+            "--no-publications",
+            "--no-subscriptions",
+            "--exclude-schema=parallelchange",
+            "-d",
+            source,
+        ],
+        None,
+        source,
+    )
     _run([str(tools / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", target], dump, source)
     with connect(source) as there, connect(target) as here:
         # Foreign keys and triggers stay out of it: the rows are as they are.
@@ -71,8 +84,10 @@ def _run(command: list[str], stdin: bytes | None, source: str) -> bytes:
     done = subprocess.run(command, input=stdin, capture_output=True, check=False)
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
-        raise Unavailable(f"{describe_url(source)} cannot be copied for the rehearsal: {lines[-1]}",
-                          hint="the role needs to read every table")  # fmt: skip
+        raise Unavailable(
+            f"{describe_url(source)} cannot be copied for the rehearsal: {lines[-1]}",
+            hint="the role needs to read every table",
+        )
     return done.stdout
 
 
@@ -117,5 +132,3 @@ def _drop_orphans(here: Connection) -> None:
                 )
             )
             gone = gone or deleted.rowcount > 0
-
-

@@ -163,7 +163,6 @@ def report_of(world: World, stage: ShopStage, story: Story, decision: Decision |
     failed = int(figures.get("failed_requests", -1))
     journal = world.ledger.journal() if hasattr(world.ledger, "journal") else []
     held = [e["detail"].get("exclusive_seconds") for e in journal if e["detail"].get("exclusive_seconds") is not None]
-    blocking = [r for r in decision.results if r.verdict is not Verdict.PASS] if decision else []
     report = {
         "change": world.plan.change.name,
         "broken": stage.broken,
@@ -171,7 +170,7 @@ def report_of(world: World, stage: ShopStage, story: Story, decision: Decision |
         "state": state,
         "weight_reached": format_weight(story.reached),
         "weight": format_weight(world.router.get().weight),
-        "blocked_by": list(dict.fromkeys(r.gate for r in blocking)) if decision and decision.kind is not Kind.DONE else [],
+        "blocked_by": list(decision.gates) if decision and decision.kind is not Kind.DONE else [],
         "why": decision.why if decision else "",
         "requests": figures.get("sent", 0),
         "rate": figures.get("rate_achieved", 0),
@@ -222,5 +221,3 @@ def _verdict(report: dict[str, Any], checked: CheckReport) -> Verdict:
 def write_report(report: dict[str, Any], path: Path) -> None:
     """Write the report."""
     path.write_text(json.dumps(report, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
-
-

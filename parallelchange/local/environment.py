@@ -99,11 +99,7 @@ class LocalMesh:
         faults = list(self._faults.values())
         if faults:
             raise faults[-1]
-        if (
-            self._threads
-            and not self._stop.is_set()
-            and not all(thread.is_alive() for thread in self._threads)
-        ):
+        if self._threads and not self._stop.is_set() and not all(thread.is_alive() for thread in self._threads):
             raise Unavailable("a thread of the local mesh has ended", hint="start the mesh again")
 
     def stop(self) -> None:
@@ -148,9 +144,7 @@ class LocalMesh:
             stack.callback(supervisor.stop)
             stack.callback(envoy.stop)
             split = TrafficSplit.load(self.state_dir / TRAFFIC_SPLIT)
-            self._await_ready(
-                supervisor, [name for name, weight in split.backends.items() if weight], patience
-            )
+            self._await_ready(supervisor, [name for name, weight in split.backends.items() if weight], patience)
             envoy.start(split, {name: supervisor.ports[name] for name in split.backends})
             follower = Follower(self.state_dir, envoy, split.backends)
             stack.callback(follower.close)

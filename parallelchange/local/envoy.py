@@ -253,7 +253,6 @@ class Envoy:
             self.check()
             if time.monotonic() >= deadline:
                 raise Unavailable(
-                    f"Envoy was not ready within {_START_LIMIT:g} s; "
-                    f"its log ends with:\n{last_lines(self.log)}"
+                    f"Envoy was not ready within {_START_LIMIT:g} s; its log ends with:\n{last_lines(self.log)}"
                 )
             time.sleep(0.05)

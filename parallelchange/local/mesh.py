@@ -58,9 +58,7 @@ class Follower:
         split = TrafficSplit.load(self._split_file)
         unknown = set(split.backends) - self._backends
         if unknown:
-            raise Unavailable(
-                f"{self._split_file}: no service {', '.join(sorted(unknown))} runs in this mesh"
-            )
+            raise Unavailable(f"{self._split_file}: no service {', '.join(sorted(unknown))} runs in this mesh")
         self._envoy.route(split)
         self._confirm(split)
         write_object(self._mesh_file, {"resourceVersion": split.resource_version, "confirmedAt": time.time()})
@@ -74,9 +72,7 @@ class Follower:
         try:
             status = self._split_file.stat()
         except FileNotFoundError:
-            raise Unavailable(
-                f"{self._split_file} is gone; traffic stays as it was", hint="restore the file"
-            ) from None
+            raise Unavailable(f"{self._split_file} is gone; traffic stays as it was", hint="restore the file") from None
         return status.st_ino, status.st_mtime_ns, status.st_size
 
     def _confirm(self, split: TrafficSplit) -> None:

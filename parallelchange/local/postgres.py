@@ -216,9 +216,7 @@ class EmbeddedPostgres:
 
     def _failed(self, what: str, error: BaseException | None = None) -> Unavailable:
         why = f" ({error})" if error is not None and str(error) else ""
-        return Unavailable(
-            f"the PostgreSQL in {self.data_dir} {what}{why}; its log ends with:\n{last_lines(self.log)}"
-        )
+        return Unavailable(f"the PostgreSQL in {self.data_dir} {what}{why}; its log ends with:\n{last_lines(self.log)}")
 
 
 @contextmanager

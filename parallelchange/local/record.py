@@ -15,7 +15,7 @@ from parallelchange.adapters.postgres.database import PostgresDatabase
 from parallelchange.adapters.postgres.ledger import PostgresLedger
 from parallelchange.adapters.postgres.revisions import Revisions
 from parallelchange.adapters.postgres.statements import Describer
-from parallelchange.changefile import Version
+from parallelchange.change import Version
 from parallelchange.corpus import Corpus, Recorded
 from parallelchange.errors import Blocked, Unavailable
 from parallelchange.local.postgres import EmbeddedPostgres, scratch_postgres
@@ -25,8 +25,11 @@ from parallelchange.plan import Plan
 __all__ = ["parse_log", "record"]
 
 _JSONLOG = {
-    "log_destination": "jsonlog", "logging_collector": "on", "log_directory": "jsonlog", "log_statement": "all",
-}  # fmt: skip
+    "log_destination": "jsonlog",
+    "logging_collector": "on",
+    "log_directory": "jsonlog",
+    "log_statement": "all",
+}
 _MESSAGE = re.compile(r"(?:execute (?P<name>[^:]+)|statement): (?P<sql>.*)", re.DOTALL)
 _PARAMETER = re.compile(r"\$\d+ = (?:'((?:[^']|'')*)'|NULL)")
 # What a driver or a test sends around the app's own statements, or what cannot be prepared.
@@ -100,8 +103,10 @@ def record(
         Unavailable: There is no embedded PostgreSQL.
     """
     if not version.application_name:
-        raise Unavailable(f"{version.name} declares no application_name, by which its statements are told",
-                          hint="add it to the change file")  # fmt: skip
+        raise Unavailable(
+            f"{version.name} declares no application_name, by which its statements are told",
+            hint="add it to the change file",
+        )
     with scratch_postgres(_JSONLOG) as server:
         url = server.create_database("recording")
         Revisions(url, plan, ini).to_base()
@@ -113,8 +118,10 @@ def record(
         seen = parse_log(_log_lines(server), version.application_name, "recording")
         corpus = Corpus(version.name, tuple(_describe(url, seen, " ".join(command))))
     if not corpus.statements:
-        raise Blocked(f"no statement with application_name {version.application_name} was seen",
-                      hint="does the command use DATABASE_URL, and the app its own application_name?")  # fmt: skip
+        raise Blocked(
+            f"no statement with application_name {version.application_name} was seen",
+            hint="does the command use DATABASE_URL, and the app its own application_name?",
+        )
     return corpus
 
 
@@ -130,8 +137,9 @@ def _expand(plan: Plan, url: str, ini: Path) -> None:
 
 
 def _run(command: Sequence[str], url: str, cwd: Path) -> None:
-    done = subprocess.run(command, cwd=cwd, env={**os.environ, "DATABASE_URL": url}, check=False,
-                          capture_output=True, text=True)  # fmt: skip
+    done = subprocess.run(
+        command, cwd=cwd, env={**os.environ, "DATABASE_URL": url}, check=False, capture_output=True, text=True
+    )
     if done.returncode:
         tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
         raise Blocked(f"`{' '.join(command)}` exited {done.returncode}, so nothing was recorded:\n{tail}")

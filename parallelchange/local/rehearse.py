@@ -10,7 +10,7 @@ from pathlib import Path
 from parallelchange.adapters.postgres.database import PostgresDatabase
 from parallelchange.adapters.postgres.execute import execute_all
 from parallelchange.adapters.postgres.ledger import PostgresLedger
-from parallelchange.changefile import Version
+from parallelchange.change import Version
 from parallelchange.corpus import read_corpus
 from parallelchange.errors import ParallelChangeError, SchemaState
 from parallelchange.gates import laws, rehearsal
@@ -61,8 +61,12 @@ class Rehearsal:
                 try:
                     findings = prepare()
                 except ParallelChangeError as error:
-                    broken = rehearsal.GATE.finding("step", f"{state} cannot be reached on the copy: {error.message}",
-                                                    where="rehearsal copy", remedy=error.hint or "")  # fmt: skip
+                    broken = rehearsal.GATE.finding(
+                        "step",
+                        f"{state} cannot be reached on the copy: {error.message}",
+                        where="rehearsal copy",
+                        remedy=error.hint or "",
+                    )
             for version in versions:
                 self._version(version, state, (broken,) if broken else findings, run=broken is None)
         return self.evidence
@@ -74,8 +78,10 @@ class Rehearsal:
             self.applied["revert"] = self.database.revert()
             state, differences = self._state()
         if state is not State.BASE:
-            raise SchemaState(f"the schema is {state}: {'; '.join(differences)}",
-                              hint="a rehearsal begins with nothing of the change, or all of its expand")  # fmt: skip
+            raise SchemaState(
+                f"the schema is {state}: {'; '.join(differences)}",
+                hint="a rehearsal begins with nothing of the change, or all of its expand",
+            )
         return ()
 
     def _expand(self) -> tuple[Finding, ...]:
@@ -107,10 +113,14 @@ class Rehearsal:
         )
         self._before[version.name] = executed
         key = EvidenceKey(
-            change=self.plan.change.name, version=version.name, gate=rehearsal.GATE.id,
-            build=self.builds.get(version.name) or "", fingerprint=self.database.catalog().fingerprint,
-            statements=recorded.digest if recorded else "", plan=self.plan.digest,
-        )  # fmt: skip
+            change=self.plan.change.name,
+            version=version.name,
+            gate=rehearsal.GATE.id,
+            build=self.builds.get(version.name) or "",
+            fingerprint=self.database.catalog().fingerprint,
+            statements=recorded.digest if recorded else "",
+            plan=self.plan.digest,
+        )
         self.evidence.append(Evidence(key, result, self.database.now(), self.run, state))
 
     @property
@@ -148,5 +158,3 @@ def rehearse(
             ledger.close()
             database.close()
     return rehearsal_
-
-

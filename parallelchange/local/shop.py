@@ -57,12 +57,23 @@ class ShopStage:
         folder: A folder of the demo's own; what was in it goes.
         rows: Customers to begin with.
         rate: Requests a second.
+        soak: Seconds a stage is watched; None as the change says.
         broken: One of `BREAKS`, or None.
         say: Told what is being set up.
     """
 
-    def __init__(self, folder: Path, *, rows: int, rate: float, broken: str | None, say: Callable[[str], None]) -> None:
-        self.folder, self.rows, self.rate, self.broken, self.say = folder, rows, rate, broken, say
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        rows: int,
+        rate: float,
+        soak: float | None,
+        broken: str | None,
+        say: Callable[[str], None],
+    ) -> None:
+        self.folder, self.rows, self.rate, self.soak = folder, rows, rate, soak
+        self.broken, self.say = broken, say
         self.change = folder / "changes" / "split-customer-name.yaml"
         self.state_dir, self.stats, self.log = folder / "state", folder / "load.json", folder / "acknowledged.jsonl"
         self.stage_file = folder / "stage"
@@ -88,6 +99,8 @@ class ShopStage:
             shutil.rmtree(self.folder)
         ignored = shutil.ignore_patterns("__pycache__", ".parallelchange", ".pytest_cache")
         shutil.copytree(example_path(), self.folder, ignore=ignored)
+        if self.soak is not None:
+            self._edit("soak:", f"soak: {self.soak:g}s")
         self.say("starting PostgreSQL")
         server = self._open.enter_context(scratch_postgres())
         self.url = server.create_database("shop")
@@ -101,7 +114,9 @@ class ShopStage:
         plan = self._break(plan)
         if self.broken == "undrained":
             # A forgotten worker of the old version: it holds a session and is no copy anybody could stop.
-            self._held = self._open.enter_context(psycopg.connect(self.url, application_name="shop-v1", autocommit=True))
+            self._held = self._open.enter_context(
+                psycopg.connect(self.url, application_name="shop-v1", autocommit=True)
+            )
         self.say("starting both versions and the mesh")
         self._open.callback(self._stop_mesh)
         self.mesh = LocalMesh(self.state_dir)
@@ -112,19 +127,27 @@ class ShopStage:
 
     def _example(self, *arguments: str, env: Mapping[str, str] | None = None) -> None:
         done = subprocess.run(
-            [sys.executable, *arguments], cwd=self.folder, check=False, capture_output=True, text=True,
+            [sys.executable, *arguments],
+            cwd=self.folder,
+            check=False,
+            capture_output=True,
+            text=True,
             env={**os.environ, "DATABASE_URL": self.url, **(env or {})},
-        )  # fmt: skip
+        )
         if done.returncode:
             raise Unavailable(f"the example's `{' '.join(arguments)}` failed: {done.stderr.strip()[-500:]}")
+
+    def _edit(self, key: str, line: str) -> None:
+        """Replace the line of the change file that begins with a key."""
+        text = self.change.read_text(encoding="utf-8")
+        found = next(each.strip() for each in text.splitlines() if each.strip().startswith(key))
+        self.change.write_text(text.replace(found, line), encoding="utf-8")
 
     def _break(self, plan: Plan) -> Plan:
         """Break what was asked for, with the means a careless developer has."""
         ini = self.folder / "alembic.ini"
         if self.broken == "lossy":
-            text = self.change.read_text(encoding="utf-8")
-            down = next(line.strip() for line in text.splitlines() if line.strip().startswith("down:"))
-            self.change.write_text(text.replace(down, _LOSSY), encoding="utf-8")
+            self._edit("down:", _LOSSY)
             lock_path(self.change).unlink()
             plan = load_plan(self.change, self.url)
             emit(plan, ini)
@@ -133,9 +156,23 @@ class ShopStage:
             self.say("recording the old version with its nightly export")
             os.environ["SHOP_EXPORT"] = "1"
             try:
-                tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/contract/test_shop_v1.py"]
-                corpus = record(plan, plan.change.old, ini, tests, cwd=self.folder,
-                                setup=[sys.executable, "-m", "shop.seed", "--rows", "200"])  # fmt: skip
+                tests = [
+                    sys.executable,
+                    "-m",
+                    "pytest",
+                    "-q",
+                    "-p",
+                    "no:cacheprovider",
+                    "tests/contract/test_shop_v1.py",
+                ]
+                corpus = record(
+                    plan,
+                    plan.change.old,
+                    ini,
+                    tests,
+                    cwd=self.folder,
+                    setup=[sys.executable, "-m", "shop.seed", "--rows", "200"],
+                )
             finally:
                 del os.environ["SHOP_EXPORT"]
             assert plan.change.old.statements is not None
@@ -145,13 +182,26 @@ class ShopStage:
     def _service(self, version: str) -> Service:
         env = {"DATABASE_URL": self.url}
         if version == "v2" and self.broken == "slow-canary":
-            env["SHOP_DELAY_MS"] = "600"
+            env["SHOP_DELAY_MS"] = "1200"
         if version == "v2" and self.broken == "failing-canary":
             env["SHOP_FAIL_RATE"] = "0.1"
         if version == "v1" and self.broken == "old-statement":
             env["SHOP_EXPORT"] = "1"
-        command = (sys.executable, "-m", "uvicorn", f"shop.{version}:app", "--host", "127.0.0.1", "--port", "{port}",
-                   "--no-access-log", "--log-level", "warning", "--timeout-keep-alive", "30")  # fmt: skip
+        command = (
+            sys.executable,
+            "-m",
+            "uvicorn",
+            f"shop.{version}:app",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            "{port}",
+            "--no-access-log",
+            "--log-level",
+            "warning",
+            "--timeout-keep-alive",
+            "30",
+        )
         sources = (self.folder / "shop" / "common.py", self.folder / "shop" / f"{version}.py")
         return Service(f"shop-{version}", command, env=env, cwd=self.folder, sources=sources)
 
@@ -160,11 +210,27 @@ class ShopStage:
         self.stage_file.write_text("0%")
         errors = self._open.enter_context((self.folder / "load.log").open("wb"))
         self._load = subprocess.Popen(
-            [sys.executable, "-m", "parallelchange.local.load", "--url", self.address, "--log", str(self.log),
-             "--stats", str(self.stats), "--stage-file", str(self.stage_file), "--rate", str(self.rate),
-             "--customers", str(self.rows)],
-            stdout=errors, stderr=errors, start_new_session=True,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "parallelchange.local.load",
+                "--url",
+                self.address,
+                "--log",
+                str(self.log),
+                "--stats",
+                str(self.stats),
+                "--stage-file",
+                str(self.stage_file),
+                "--rate",
+                str(self.rate),
+                "--customers",
+                str(self.rows),
+            ],
+            stdout=errors,
+            stderr=errors,
+            start_new_session=True,
+        )
         self._open.callback(self.stop_load)
 
     def figures(self) -> dict[str, Any]:

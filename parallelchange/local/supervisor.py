@@ -68,9 +68,7 @@ def build_digest(service: Service) -> str:
                     name = path.relative_to(source) if source.is_dir() else path.name
                     total.update(f"\0{name}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
     except OSError as error:
-        raise Unavailable(
-            f"{error.filename} of {service.version} cannot be read: {error.strerror}"
-        ) from error
+        raise Unavailable(f"{error.filename} of {service.version} cannot be read: {error.strerror}") from error
     return total.hexdigest()
 
 
@@ -165,9 +163,7 @@ class Supervisor:
         logs = state_dir / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         self._state_dir, self._about = state_dir, dict(about or {})
-        self._copies = {
-            name: _Copy(name, service, logs / f"{name}.log") for name, service in services.items()
-        }
+        self._copies = {name: _Copy(name, service, logs / f"{name}.log") for name, service in services.items()}
         self._wanted = {name: service.replicas for name, service in services.items()}
         self._told: dict[str, Any] = {}
 

@@ -83,9 +83,7 @@ class Tally:
         self.wrong_reads: list[dict[str, Any]] = []
         self._recent: deque[tuple[float, str, float, bool]] = deque()
 
-    def add(
-        self, at: float, version: str, stage: str, milliseconds: float, failure: dict[str, Any] | None
-    ) -> None:
+    def add(self, at: float, version: str, stage: str, milliseconds: float, failure: dict[str, Any] | None) -> None:
         """Count one request that has come to its end.
 
         Args:

@@ -27,9 +27,17 @@ __all__ = [
 ]
 
 _COMPARED_BY_VALUE = {
-    "smallint", "integer", "bigint", "boolean", "uuid", "date", "bytea", "oid",
-    "timestamp without time zone", "timestamp with time zone",
-}  # fmt: skip
+    "smallint",
+    "integer",
+    "bigint",
+    "boolean",
+    "uuid",
+    "date",
+    "bytea",
+    "oid",
+    "timestamp without time zone",
+    "timestamp with time zone",
+}
 _NO_EQUALITY = {"json", "xml", "point", "polygon", "line", "box", "path", "lseg", "circle"}
 
 
@@ -101,9 +109,11 @@ def check_not_null(table: TableName, column: str, change: str) -> tuple[Statemen
     return (
         Statement(
             f"ALTER TABLE {table_sql(table)} ADD CONSTRAINT {name} CHECK ({ident(column)} IS NOT NULL) NOT VALID",
-            Lock.ACCESS_EXCLUSIVE, table, f"new rows must have {column}",
+            Lock.ACCESS_EXCLUSIVE,
+            table,
+            f"new rows must have {column}",
         ),
-    )  # fmt: skip
+    )
 
 
 def prove_not_null(table: TableName, column: str, change: str) -> tuple[Statement, ...]:
@@ -115,9 +125,11 @@ def prove_not_null(table: TableName, column: str, change: str) -> tuple[Statemen
     return (
         Statement(
             f"ALTER TABLE {table_sql(table)} VALIDATE CONSTRAINT {name}",
-            Lock.SHARE_UPDATE_EXCLUSIVE, table, f"every row has {column}; reads and writes go on",
+            Lock.SHARE_UPDATE_EXCLUSIVE,
+            table,
+            f"every row has {column}; reads and writes go on",
         ),
-    )  # fmt: skip
+    )
 
 
 def set_not_null(table: TableName, column: str, change: str) -> tuple[Statement, ...]:
@@ -126,13 +138,17 @@ def set_not_null(table: TableName, column: str, change: str) -> tuple[Statement,
     return (
         Statement(
             f"ALTER TABLE {at} ALTER COLUMN {ident(column)} SET NOT NULL",
-            Lock.ACCESS_EXCLUSIVE, table, f"{column} is NOT NULL; no scan, the check proves it",
+            Lock.ACCESS_EXCLUSIVE,
+            table,
+            f"{column} is NOT NULL; no scan, the check proves it",
         ),
         Statement(
             f"ALTER TABLE {at} DROP CONSTRAINT {ident(not_null_check(table, column, change))}",
-            Lock.ACCESS_EXCLUSIVE, table, "the check has done its work",
+            Lock.ACCESS_EXCLUSIVE,
+            table,
+            "the check has done its work",
         ),
-    )  # fmt: skip
+    )
 
 
 def common_problems(base: Catalog, name: TableName, old: str) -> tuple[Problem, ...]:
@@ -198,22 +214,32 @@ class ColumnsForm(ABC):
         problems = []
         if self.replaced() in table.primary_key:
             problems.append(
-                Problem("column", f"{self.table}.{self.replaced()} is part of the primary key",
-                        "replacing a key column is not supported in the columns form")
-            )  # fmt: skip
+                Problem(
+                    "column",
+                    f"{self.table}.{self.replaced()} is part of the primary key",
+                    "replacing a key column is not supported in the columns form",
+                )
+            )
         lost = table.dependents.get(self.replaced(), ())
         if lost:
             problems.append(
-                Problem("column", f"{', '.join(lost)} would fall with {self.table}.{self.replaced()} at contract",
-                        "drop what is no longer needed first; this form does not carry it over to the new shape")
-            )  # fmt: skip
+                Problem(
+                    "column",
+                    f"{', '.join(lost)} would fall with {self.table}.{self.replaced()} at contract",
+                    "drop what is no longer needed first; this form does not carry it over to the new shape",
+                )
+            )
         shape = self.shape(table)
-        for new in shape.new:
-            if table.column(new):
-                problems.append(Problem("column", f"{self.table} already has a column {new}", "choose another name"))
-        for expression in (*shape.up.values(), *shape.down.values()):
-            if "$parallelchange$" in expression:
-                problems.append(Problem("up", "an expression holds the tag $parallelchange$", "leave it out"))
+        problems += [
+            Problem("column", f"{self.table} already has a column {new}", "choose another name")
+            for new in shape.new
+            if table.column(new)
+        ]
+        problems += [
+            Problem("up", "an expression holds the tag $parallelchange$", "leave it out")
+            for expression in (*shape.up.values(), *shape.down.values())
+            if "$parallelchange$" in expression
+        ]
         return tuple(problems)
 
     def expand(self, base: Table) -> tuple[Statement, ...]:
@@ -221,9 +247,13 @@ class ColumnsForm(ABC):
         shape = self.shape(base)
         adds = ", ".join(f"ADD COLUMN {ident(name)} {new.type}" for name, new in shape.new.items())
         return (
-            Statement(f"ALTER TABLE {table_sql(base.name)} {adds}", Lock.ACCESS_EXCLUSIVE, base.name,
-                      "the new shape, empty and without default: no rewrite"),
-        )  # fmt: skip
+            Statement(
+                f"ALTER TABLE {table_sql(base.name)} {adds}",
+                Lock.ACCESS_EXCLUSIVE,
+                base.name,
+                "the new shape, empty and without default: no rewrite",
+            ),
+        )
 
     def sync(self, base: Table, writers: Writers) -> Sync:
         """Who wrote? By session where that is declared, else by the value that moved (§5)."""
@@ -251,9 +281,11 @@ class ColumnsForm(ABC):
             f"HINT = {literal('write either the old or the new columns, or values that agree')};"
         )
         # A default fills the old column before this trigger runs, so there it tells nothing of the writer.
-        refuses = "" if any(c.default for c in shape.old) else (
-            f"    IF ({given_old}) AND NOT (SELECT {agree} {row}) THEN {clash} END IF;\n"
-        )  # fmt: skip
+        refuses = (
+            ""
+            if any(c.default for c in shape.old)
+            else (f"    IF ({given_old}) AND NOT (SELECT {agree} {row}) THEN {clash} END IF;\n")
+        )
         on_insert = (
             f"  IF {is_new} OR (NOT ({is_old}) AND ({given_new})) THEN\n{defaults}{refuses}    {to_old}\n"
             f"  ELSE\n    {to_new}\n  END IF;\n"
@@ -293,22 +325,29 @@ class ColumnsForm(ABC):
         for name, new in shape.new.items():
             if new.default is not None:
                 statements.append(
-                    Statement(f"ALTER TABLE {at} ALTER COLUMN {ident(name)} SET DEFAULT {new.default}",
-                              Lock.ACCESS_EXCLUSIVE, base.name, "the default the trigger gave until now")
-                )  # fmt: skip
+                    Statement(
+                        f"ALTER TABLE {at} ALTER COLUMN {ident(name)} SET DEFAULT {new.default}",
+                        Lock.ACCESS_EXCLUSIVE,
+                        base.name,
+                        "the default the trigger gave until now",
+                    )
+                )
             if new.not_null:
                 statements.extend(set_not_null(base.name, name, change))
         drops = ", ".join(f"DROP COLUMN {ident(column.name)}" for column in shape.old)
-        statements.append(Statement(f"ALTER TABLE {at} {drops}", Lock.ACCESS_EXCLUSIVE, base.name, "the old shape goes"))
+        statements.append(
+            Statement(f"ALTER TABLE {at} {drops}", Lock.ACCESS_EXCLUSIVE, base.name, "the old shape goes")
+        )
         return tuple(statements)
 
-    def revert(self, base: Table, change: str) -> tuple[Statement, ...]:
-        """Drop the new columns, with what was proven on them."""
+    def revert(self, base: Table, change: str) -> tuple[Statement, ...]:  # noqa: ARG002 - columns take their checks along
+        """Drop the new columns; checks on them go too."""
         drops = ", ".join(f"DROP COLUMN {ident(name)}" for name in self.shape(base).new)
         return (
-            Statement(f"ALTER TABLE {table_sql(base.name)} {drops}", Lock.ACCESS_EXCLUSIVE, base.name,
-                      "the new shape goes"),
-        )  # fmt: skip
+            Statement(
+                f"ALTER TABLE {table_sql(base.name)} {drops}", Lock.ACCESS_EXCLUSIVE, base.name, "the new shape goes"
+            ),
+        )
 
     def laws(self, base: Table) -> tuple[Law, ...]:
         """`old IS NOT DISTINCT FROM down(new)` for each old column, and the new NOT NULLs."""
@@ -319,9 +358,16 @@ class ColumnsForm(ABC):
         for column in shape.old:
             says = _agrees(column, shape.down[column.name])
             laws.append(
-                Law(f"{base.name.name}.{column.name}", base.name, says, says, derived, shows,
-                    f"{column.name} can be had back from {', '.join(shape.new)}")
-            )  # fmt: skip
+                Law(
+                    f"{base.name.name}.{column.name}",
+                    base.name,
+                    says,
+                    says,
+                    derived,
+                    shows,
+                    f"{column.name} can be had back from {', '.join(shape.new)}",
+                )
+            )
         for name, new in shape.new.items():
             if new.not_null:
                 says = f"{ident(name)} IS NOT NULL"

@@ -96,18 +96,28 @@ class SetNotNull:
         """Drop the proof if it is there; filled values stay, as the old version reads them already."""
         name = ident(not_null_check(base.name, self.column, change))
         return (
-            Statement(f"ALTER TABLE {table_sql(base.name)} DROP CONSTRAINT IF EXISTS {name}",
-                      Lock.ACCESS_EXCLUSIVE, base.name, "NULL may be written again"),
-        )  # fmt: skip
+            Statement(
+                f"ALTER TABLE {table_sql(base.name)} DROP CONSTRAINT IF EXISTS {name}",
+                Lock.ACCESS_EXCLUSIVE,
+                base.name,
+                "NULL may be written again",
+            ),
+        )
 
     def laws(self, base: Table) -> tuple[Law, ...]:
         """The column is set in every row."""
         column = ident(self.column)
         return (
-            Law(f"{base.name.name}.{self.column}", base.name, f"{column} IS NOT NULL",
-                f"coalesce({column}, ({self.up})) IS NOT NULL", {}, (*base.primary_key, self.column),
-                f"{self.column} is set in every row"),
-        )  # fmt: skip
+            Law(
+                f"{base.name.name}.{self.column}",
+                base.name,
+                f"{column} IS NOT NULL",
+                f"coalesce({column}, ({self.up})) IS NOT NULL",
+                {},
+                (*base.primary_key, self.column),
+                f"{self.column} is set in every row",
+            ),
+        )
 
     def footprint(self, base: Table) -> Footprint:  # noqa: ARG002 - told by the operation alone
         """NOT NULL after contract."""

@@ -65,18 +65,25 @@ class Trigger:
                 f"CREATE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql"
                 f" SET search_path = {search_path(self.table.schema)}"
                 f" AS $parallelchange${self.body}$parallelchange$",
-                Lock.NONE, None, "computes one shape from the other",
+                Lock.NONE,
+                None,
+                "computes one shape from the other",
             ),
             Statement(
-                f"CREATE TRIGGER {insert} BEFORE INSERT ON {at} FOR EACH ROW{insert_when} EXECUTE FUNCTION {function}()",
-                Lock.SHARE_ROW_EXCLUSIVE, self.table, "new rows have both shapes",
+                f"CREATE TRIGGER {insert} BEFORE INSERT ON {at} FOR EACH ROW{insert_when}"
+                f" EXECUTE FUNCTION {function}()",
+                Lock.SHARE_ROW_EXCLUSIVE,
+                self.table,
+                "new rows have both shapes",
             ),
             Statement(
                 f"CREATE TRIGGER {update} BEFORE UPDATE ON {at} FOR EACH ROW"
                 f" WHEN (({moved}) AND {aside}) EXECUTE FUNCTION {function}()",
-                Lock.SHARE_ROW_EXCLUSIVE, self.table, "a write to one shape moves the other; other writes pass by",
+                Lock.SHARE_ROW_EXCLUSIVE,
+                self.table,
+                "a write to one shape moves the other; other writes pass by",
             ),
-        )  # fmt: skip
+        )
 
     def drop(self) -> tuple[Statement, ...]:
         """Undo `create`."""
@@ -85,6 +92,10 @@ class Trigger:
         return (
             Statement(f"DROP TRIGGER {update} ON {at}", Lock.ACCESS_EXCLUSIVE, self.table, "the shapes part"),
             Statement(f"DROP TRIGGER {insert} ON {at}", Lock.ACCESS_EXCLUSIVE, self.table, "the shapes part"),
-            Statement(f"DROP FUNCTION {qualified(self.table.schema, self.function)}()", Lock.NONE, None,
-                      "nothing calls it any more"),
-        )  # fmt: skip
+            Statement(
+                f"DROP FUNCTION {qualified(self.table.schema, self.function)}()",
+                Lock.NONE,
+                None,
+                "nothing calls it any more",
+            ),
+        )

@@ -62,10 +62,21 @@ def _must(results: list[GateResult]) -> None:
 
 
 def _recorded(world: World, act: Act, applied: Applied, **detail: object) -> None:
-    world.ledger.settle(act, "done", seconds=applied.seconds, exclusive_seconds=applied.exclusive_seconds,
-                        attempts=applied.attempts, **detail)  # fmt: skip
-    world.tell(Event("applied", act, {"seconds": applied.seconds, "exclusive_seconds": applied.exclusive_seconds,
-                                      "attempts": applied.attempts}))  # fmt: skip
+    world.ledger.settle(
+        act,
+        "done",
+        seconds=applied.seconds,
+        exclusive_seconds=applied.exclusive_seconds,
+        attempts=applied.attempts,
+        **detail,
+    )
+    world.tell(
+        Event(
+            "applied",
+            act,
+            {"seconds": applied.seconds, "exclusive_seconds": applied.exclusive_seconds, "attempts": applied.attempts},
+        )
+    )
 
 
 def expand(world: World) -> None:
@@ -113,8 +124,10 @@ def set_weight(world: World, obs: Observation, weight: int) -> None:
     give_up = world.clock.now() + _SETTLE
     while not world.router.settled(split):
         if world.clock.now() > give_up:
-            raise Unavailable(f"{split.name} says {format_weight(weight)}, and the mesh does not follow",
-                              hint="see whether the mesh runs; then run the same command again")  # fmt: skip
+            raise Unavailable(
+                f"{split.name} says {format_weight(weight)}, and the mesh does not follow",
+                hint="see whether the mesh runs; then run the same command again",
+            )
         world.clock.sleep(0.05)
     world.tell(Event("weight", format_weight(weight), {"weight": weight}))
 
@@ -124,8 +137,7 @@ def _scale(world: World, version: str, replicas: int) -> None:
     give_up = world.clock.now() + _STOP
     while (ready := world.workloads.ready(version)) is None or (ready > 0) != (replicas > 0):
         if world.clock.now() > give_up:
-            raise Unavailable(f"{version} has {ready} ready copies and was asked for {replicas}",
-                              hint="see its log")  # fmt: skip
+            raise Unavailable(f"{version} has {ready} ready copies and was asked for {replicas}", hint="see its log")
         world.clock.sleep(0.1)
 
 
@@ -148,21 +160,40 @@ def contract(world: World) -> None:
     def nothing_old(database: Database) -> None:
         sessions = database.sessions(change.old.application_name) if change.old.application_name else None
         seen = observe(world)
-        _must([drained.judge(drained.DrainedFact(change.old.name, seen.weight, seen.stood, change.traffic.drain,
-                                                 seen.ready.get(change.old.name), sessions))])  # fmt: skip
+        _must(
+            [
+                drained.judge(
+                    drained.DrainedFact(
+                        change.old.name,
+                        seen.weight,
+                        seen.stood,
+                        change.traffic.drain,
+                        seen.ready.get(change.old.name),
+                        sessions,
+                    )
+                )
+            ]
+        )
 
     def all_holds(database: Database) -> None:
         state, differences = state_of(world.plan, database.catalog())
-        _must([
-            schema.judge(schema.SchemaFacts(state, differences, (), ""), Act.CONTRACT),
-            laws.judge(database.laws(State.EXPANDED)),
-        ])  # fmt: skip
+        _must(
+            [
+                schema.judge(schema.SchemaFacts(state, differences, (), ""), Act.CONTRACT),
+                laws.judge(database.laws(State.EXPANDED)),
+            ]
+        )
         nothing_old(database)
 
     def still_nothing_old(database: Database) -> None:
         sessions = database.sessions(change.old.application_name) if change.old.application_name else None
-        _must([drained.judge(drained.DrainedFact(change.old.name, FULL, change.traffic.drain, change.traffic.drain, 0,
-                                                 sessions))])  # fmt: skip
+        _must(
+            [
+                drained.judge(
+                    drained.DrainedFact(change.old.name, FULL, change.traffic.drain, change.traffic.drain, 0, sessions)
+                )
+            ]
+        )
 
     world.ledger.intend(Act.CONTRACT)
     try:
@@ -172,8 +203,9 @@ def contract(world: World) -> None:
         world.ledger.settle(Act.CONTRACT, "failed")
         raise
     longest = max(proven.exclusive_seconds, applied.exclusive_seconds)
-    _recorded(world, Act.CONTRACT, Applied(proven.seconds + applied.seconds, longest, applied.attempts),
-              contracted=True)  # fmt: skip
+    _recorded(
+        world, Act.CONTRACT, Applied(proven.seconds + applied.seconds, longest, applied.attempts), contracted=True
+    )
 
 
 def revert(world: World) -> None:
@@ -187,11 +219,15 @@ def revert(world: World) -> None:
     if seen.weight is None:
         raise Refused(f"the traffic split cannot be read: {seen.split_error}", hint="revert needs it to be at 0%")
     if seen.weight:
-        raise Refused(f"{world.plan.change.new.name} has {format_weight(seen.weight)} of the traffic",
-                      hint=f"first: parallelchange abort {name}")  # fmt: skip
+        raise Refused(
+            f"{world.plan.change.new.name} has {format_weight(seen.weight)} of the traffic",
+            hint=f"first: parallelchange abort {name}",
+        )
     if seen.state is State.CONTRACTED:
         raise Refused(f"{name} is contracted: the old shape is gone", hint="roll forward with a new change")
-    _must([schema.judge(schema.SchemaFacts(seen.state, seen.differences, seen.revisions, seen.fingerprint), Act.REVERT)])
+    _must(
+        [schema.judge(schema.SchemaFacts(seen.state, seen.differences, seen.revisions, seen.fingerprint), Act.REVERT)]
+    )
     world.ledger.intend(Act.REVERT)
     try:
         applied = world.database.revert()
@@ -211,8 +247,10 @@ def abort(world: World, reason: str) -> None:
     plan = world.plan
     state, _ = state_of(plan, world.database.catalog())
     if state is State.CONTRACTED:
-        raise Refused(f"{plan.change.name} is contracted: {plan.change.old.name} cannot work on this schema any more",
-                      hint="roll forward with a new change")  # fmt: skip
+        raise Refused(
+            f"{plan.change.name} is contracted: {plan.change.old.name} cannot work on this schema any more",
+            hint="roll forward with a new change",
+        )
     world.ledger.intend(Act.ABORT, reason=reason)
     if world.workloads.ready(plan.change.old.name) == 0:
         _scale(world, plan.change.old.name, 1)

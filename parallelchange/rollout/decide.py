@@ -50,6 +50,7 @@ class Decision:
         results: What the gates said.
         findings: What was found besides the gates.
         seconds: For `wait`, when to look again.
+        gates: Ids of the gates that decided it.
     """
 
     kind: Kind
@@ -59,6 +60,7 @@ class Decision:
     results: tuple[GateResult, ...] = ()
     findings: tuple[Finding, ...] = ()
     seconds: float = 0.0
+    gates: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
@@ -77,7 +79,7 @@ def _halt(message: str, remedy: str) -> Decision:
     return Decision(Kind.HALTED, message, findings=(_error("rollout.drift", message, remedy),))
 
 
-def decide(plan: Plan, obs: Observation, *, to: int | None = None) -> Decision:
+def decide(plan: Plan, obs: Observation, *, to: int | None = None) -> Decision:  # noqa: PLR0911 - a list of cases
     """What may be done next.
 
     Args:
@@ -86,8 +88,11 @@ def decide(plan: Plan, obs: Observation, *, to: int | None = None) -> Decision:
         to: Go to this weight and no further, in thousandths; None for all the way through contract.
     """
     if obs.split is None:
-        return Decision(Kind.BLOCKED, obs.split_error,
-                        findings=(_error("rollout.split", obs.split_error, "make the traffic split readable"),))  # fmt: skip
+        return Decision(
+            Kind.BLOCKED,
+            obs.split_error,
+            findings=(_error("rollout.split", obs.split_error, "make the traffic split readable"),),
+        )
     first = _unfinished(obs) or _drift(plan, obs)
     if first:
         return first
@@ -97,18 +102,22 @@ def decide(plan: Plan, obs: Observation, *, to: int | None = None) -> Decision:
     if to is not None and to <= weight:
         # Less traffic for the new version needs no proof.
         return (
-            Decision(Kind.DONE, f"the weight is {format_weight(weight)}") if to == weight
+            Decision(Kind.DONE, f"the weight is {format_weight(weight)}")
+            if to == weight
             else Decision(Kind.DO, f"back to {format_weight(to)}", Act.SET_WEIGHT, to)
-        )  # fmt: skip
+        )
     if obs.state is State.BASE:
         return _guarded(plan, obs, Act.EXPAND, "make the new shape beside the old one")
     if obs.state is State.PARTIAL:
         judged = judge(plan, obs, Act.SET_WEIGHT)
-        return Decision(Kind.BLOCKED, "the schema is half-way", results=judged.results)
+        why = f"the schema is half-way: {'; '.join(obs.differences)}"
+        return Decision(Kind.BLOCKED, why, results=judged.results, gates=("schema",))
     if not _filled(plan, obs):
         if weight:
-            return _halt(f"{plan.change.new.name} has {format_weight(weight)} of the traffic and the backfill is "
-                         "not finished", "parallelchange abort, then parallelchange backfill")  # fmt: skip
+            return _halt(
+                f"{plan.change.new.name} has {format_weight(weight)} of the traffic and the backfill is not finished",
+                "parallelchange abort, then parallelchange backfill",
+            )
         return _guarded(plan, obs, Act.BACKFILL, "fill the new shape")
     if weight < FULL:
         return _next_stage(plan, obs, weight, to)
@@ -124,8 +133,12 @@ def _unfinished(obs: Observation) -> Decision | None:
     if pending.get("act") == Act.SET_WEIGHT and obs.split.weight == pending.get("weight"):
         if obs.record and obs.record.weight == obs.split.weight:
             return None
-        return Decision(Kind.DO, f"{format_weight(obs.split.weight)} was set by a process that ended before it said so",
-                        Act.ADOPT, obs.split.weight)  # fmt: skip
+        return Decision(
+            Kind.DO,
+            f"{format_weight(obs.split.weight)} was set by a process that ended before it said so",
+            Act.ADOPT,
+            obs.split.weight,
+        )
     return None
 
 
@@ -141,8 +154,10 @@ def _drift(plan: Plan, obs: Observation) -> Decision | None:
             f"find out who; `parallelchange abort {plan.change.name}` sends all traffic to {plan.change.old.name}",
         )
     if live and obs.state is State.BASE:
-        return _halt(f"{plan.change.new.name} has {format_weight(live)} of the traffic and the schema is not expanded",
-                     "send all traffic to the old version")  # fmt: skip
+        return _halt(
+            f"{plan.change.new.name} has {format_weight(live)} of the traffic and the schema is not expanded",
+            "send all traffic to the old version",
+        )
     return None
 
 
@@ -151,29 +166,35 @@ def _filled(plan: Plan, obs: Observation) -> bool:
     return all(recorded.get(work.id, {}).get("finished") for work in plan.backfills)
 
 
-def _guarded(plan: Plan, obs: Observation, act: Act, why: str, weight: int | None = None) -> Decision:
+def _guarded(plan: Plan, obs: Observation, act: Act, why: str) -> Decision:
     """Do it if all its gates pass; measure what is not measured; else be blocked."""
-    return _decided(plan, judge(plan, obs, act), act, why, weight)
+    return _decided(judge(plan, obs, act), act, why)
 
 
-def _decided(plan: Plan, judged: Judgement, act: Act, why: str, weight: int | None = None) -> Decision:
+def _decided(judged: Judgement, act: Act, why: str, weight: int | None = None) -> Decision:
     failing = [r for r in judged.results if r.verdict is Verdict.FAIL]
     if failing:
-        return Decision(Kind.BLOCKED, _because(failing), results=judged.results)
+        return Decision(Kind.BLOCKED, _because(failing), results=judged.results, gates=_ids(failing))
     # The cheaper measurement first: what it finds need not be rehearsed.
-    for need, reason in ((Act.VERIFY, "measure both versions"), (Act.REHEARSE, "rehearse the change on a scratch copy")):
+    for need, reason in (
+        (Act.VERIFY, "measure both versions"),
+        (Act.REHEARSE, "rehearse the change on a scratch copy"),
+    ):
         if need in judged.needs:
             return Decision(Kind.DO, reason, need, results=judged.results)
     if judged.verdict is not Verdict.PASS:
         untold = [r for r in judged.results if r.verdict is Verdict.UNKNOWN]
-        return Decision(Kind.BLOCKED, _because(untold), results=judged.results)
+        return Decision(Kind.BLOCKED, _because(untold), results=judged.results, gates=_ids(untold))
     return Decision(Kind.DO, why, act, weight, judged.results)
 
 
 def _because(results: list[GateResult]) -> str:
-    gates = dict.fromkeys(result.gate for result in results)
     first = next((f.message for r in results for f in r.findings if f.severity is Severity.ERROR), "")
-    return f"{', '.join(gates)}: {first}"
+    return f"{', '.join(_ids(results))}: {first}"
+
+
+def _ids(results: list[GateResult]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(result.gate for result in results))
 
 
 def _watch(plan: Plan, obs: Observation, judged: Judgement, weight: int) -> Decision | None:
@@ -181,10 +202,14 @@ def _watch(plan: Plan, obs: Observation, judged: Judgement, weight: int) -> Deci
     stood, soak = obs.stood or 0.0, plan.change.traffic.soak
     if weight and judged.of("metrics") is Verdict.FAIL:
         harmed = [r for r in judged.results if r.gate == "metrics" and r.verdict is Verdict.FAIL]
-        return Decision(Kind.DO, _because(harmed), Act.ABORT, results=judged.results)
+        return Decision(Kind.DO, _because(harmed), Act.ABORT, results=judged.results, gates=_ids(harmed))
     if weight and stood < soak:
-        return Decision(Kind.WAIT, f"soak: {stood:.0f} of {soak:.0f} s at {format_weight(weight)}",
-                        results=judged.results, seconds=min(TICK, soak - stood))  # fmt: skip
+        return Decision(
+            Kind.WAIT,
+            f"soak: {stood:.0f} of {soak:.0f} s at {format_weight(weight)}",
+            results=judged.results,
+            seconds=min(TICK, soak - stood),
+        )
     # A stage, or a process that has only begun to look, is given time for its first requests.
     young = min(stood - soak if weight else obs.watched, obs.watched) < GRACE
     if judged.of("metrics") is Verdict.UNKNOWN and young:
@@ -201,7 +226,7 @@ def _next_stage(plan: Plan, obs: Observation, weight: int, to: int | None) -> De
         return Decision(Kind.BLOCKED, message, results=judged.results, findings=(finding,))
     target = following if to is None else to
     return _watch(plan, obs, judged, weight) or _decided(
-        plan, judged, Act.SET_WEIGHT, f"{format_weight(target)} to {plan.change.new.name}", target
+        judged, Act.SET_WEIGHT, f"{format_weight(target)} to {plan.change.new.name}", target
     )
 
 
@@ -214,12 +239,17 @@ def _leave(plan: Plan, obs: Observation) -> Decision:
     if watched:
         return watched
     if stood < traffic.drain:
-        return Decision(Kind.WAIT, f"drain: {stood:.0f} of {traffic.drain:.0f} s without traffic for {old}",
-                        results=judged.results, seconds=min(TICK, traffic.drain - stood))  # fmt: skip
+        return Decision(
+            Kind.WAIT,
+            f"drain: {stood:.0f} of {traffic.drain:.0f} s without traffic for {old}",
+            results=judged.results,
+            seconds=min(TICK, traffic.drain - stood),
+        )
     if ready:
-        return _decided(plan, judged, Act.RETIRE, f"stop the copies of {old}")
+        return _decided(judged, Act.RETIRE, f"stop the copies of {old}")
     patience = max(traffic.soak, traffic.drain) + traffic.drain_timeout
     if ready == 0 and obs.sessions and stood < patience:
-        return Decision(Kind.WAIT, f"{len(obs.sessions)} sessions of {old} are still open", results=judged.results,
-                        seconds=TICK)  # fmt: skip
-    return _decided(plan, judged, Act.CONTRACT, "leave only the new shape")
+        return Decision(
+            Kind.WAIT, f"{len(obs.sessions)} sessions of {old} are still open", results=judged.results, seconds=TICK
+        )
+    return _decided(judged, Act.CONTRACT, "leave only the new shape")

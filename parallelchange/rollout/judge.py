@@ -87,10 +87,18 @@ def _metrics(plan: Plan, obs: Observation, act: Act) -> list[GateResult]:  # noq
         rate = 1 - sample.failures / sample.requests if served and sample else None
         p99 = sample.p99_ms if sample else None
         fact = metrics.MetricsFact(
-            version, share, sample.requests if sample else None, rate, p99, sample.age if sample else 0.0,
-            spec.min_requests, None if rate is None else spec.success_rate.holds(rate),
-            None if p99 is None else spec.latency_p99.holds(p99), f"{spec.success_rate.text}, {spec.latency_p99.text}",
-        )  # fmt: skip
+            version,
+            share,
+            sample.requests if sample else None,
+            rate,
+            p99,
+            sample.age if sample else 0.0,
+            spec.min_requests,
+            None if rate is None else spec.success_rate.holds(rate),
+            None if p99 is None else spec.latency_p99.holds(p99),
+            spec.success_rate.text,
+            spec.latency_p99.text,
+        )
         results.append(metrics.judge(fact, version))
     return results
 
@@ -134,9 +142,11 @@ def _evidence(plan: Plan, obs: Observation, act: Act, gate: str) -> list[tuple[G
         kind = "missing" if found is None else "stale"
         speaks_of = None if version == ALL_VERSIONS else version
         told = GATES[gate].finding(
-            kind, f"{speaks_of or 'the data'}, {state}: {stale}", where=speaks_of or "",
+            kind,
+            f"{speaks_of or 'the data'}, {state}: {stale}",
+            where=speaks_of or "",
             remedy=f"run `parallelchange {maker} {plan.change.name}`",
-        )  # fmt: skip
+        )
         answers.append((unknown(GATES[gate], told, version=speaks_of), maker))
     return answers
 

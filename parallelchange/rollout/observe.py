@@ -102,20 +102,32 @@ def observe(world: World, *, began: float | None = None) -> Observation:
         window = min(window, max(1.0, now - since))
     application = change.old.application_name
     return Observation(
-        now=now, state=state, differences=differences, fingerprint=live.fingerprint,
-        revisions=world.database.revision_problems(state), record=record,
-        evidence=tuple(world.ledger.evidence()), split=split, split_error=split_error,
+        now=now,
+        state=state,
+        differences=differences,
+        fingerprint=live.fingerprint,
+        revisions=world.database.revision_problems(state),
+        record=record,
+        evidence=tuple(world.ledger.evidence()),
+        split=split,
+        split_error=split_error,
         builds={v.name: v.build or world.workloads.build(v.name) for v in change.versions},
         ready={v.name: world.workloads.ready(v.name) for v in change.versions},
         sessions=world.database.sessions(application) if application else None,
         samples={v.name: world.metrics.read(v.name, window) for v in change.versions} if change.metrics else {},
-        corpora=corpora(plan), watched=0.0 if began is None else world.clock.now() - began,
-    )  # fmt: skip
+        corpora=corpora(plan),
+        watched=0.0 if began is None else world.clock.now() - began,
+    )
 
 
 def expected_key(plan: Plan, obs: Observation, version: str, gate: str) -> EvidenceKey:
     """What evidence must have been measured on to count now."""
     return EvidenceKey(
-        change=plan.change.name, version=version, gate=gate, build=obs.builds.get(version) or "",
-        fingerprint=obs.fingerprint, statements=obs.corpora.get(version, ""), plan=plan.digest,
-    )  # fmt: skip
+        change=plan.change.name,
+        version=version,
+        gate=gate,
+        build=obs.builds.get(version) or "",
+        fingerprint=obs.fingerprint,
+        statements=obs.corpora.get(version, ""),
+        plan=plan.digest,
+    )

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from parallelchange.errors import Busy
+from parallelchange.errors import Busy, SchemaState
 from parallelchange.gates.base import Act
+from parallelchange.model import State
 from parallelchange.rollout.advance import advance
 from parallelchange.rollout.decide import Decision, Kind, decide
-from parallelchange.rollout.observe import observe
+from parallelchange.rollout.observe import Observation, observe
 from parallelchange.rollout.world import Event, World
 
-__all__ = ["promote", "rollout"]
+__all__ = ["promote", "rollout", "whole"]
+
+
+def whole(obs: Observation) -> Observation:
+    """Let nothing be done to a schema that is half-way.
+
+    Raises:
+        SchemaState: It is.
+    """
+    if obs.state is State.PARTIAL:
+        raise SchemaState(
+            f"the schema is half-way into the change: {'; '.join(obs.differences)}",
+            hint="somebody began expand by hand: finish or undo that; `parallelchange plan --sql` shows what belongs there",
+        )
+    return obs
 
 
 def rollout(world: World) -> Decision:
@@ -17,11 +32,14 @@ def rollout(world: World) -> Decision:
 
     Returns:
         The last decision: done, blocked or halted.
+
+    Raises:
+        SchemaState: The schema is half-way into the change.
     """
     began = world.clock.now()
     with world.ledger.fenced():
         while True:
-            obs = observe(world, began=began)
+            obs = whole(observe(world, began=began))
             decision = decide(world.plan, obs)
             world.tell(Event("decision", decision.why, {"decision": decision, "observation": obs}))
             match decision.kind:
@@ -48,7 +66,7 @@ def promote(world: World, weight: int) -> Decision:
         The decision; the weight was set if it says to do so.
     """
     with world.ledger.fenced():
-        obs = observe(world)
+        obs = whole(observe(world))
         decision = decide(world.plan, obs, to=weight)
         if decision.kind is Kind.DO and decision.act is Act.ADOPT:
             advance(world, obs, decision)

@@ -93,9 +93,7 @@ def _begin(connection: Connection, change: str, work: Backfill, at: str) -> int 
     return int(row[0]) if row and row[0] is not None else None
 
 
-def _batch(
-    connection: Connection, change: str, work: Backfill, table: Table, limit: int
-) -> tuple[int, int] | None:
+def _batch(connection: Connection, change: str, work: Backfill, table: Table, limit: int) -> tuple[int, int] | None:
     """One batch and its cursor, in one transaction.
 
     A row that a version writes while the batch waits for it is looked at again by the server
@@ -111,8 +109,9 @@ def _batch(
     with connection.transaction():
         row = connection.execute(
             "SELECT cursor, rows, finished_at IS NOT NULL FROM parallelchange.backfill"
-            " WHERE change = %s AND pass = %s FOR UPDATE", mine,
-        ).fetchone()  # fmt: skip
+            " WHERE change = %s AND pass = %s FOR UPDATE",
+            mine,
+        ).fetchone()
         assert row is not None
         cursor, rows, finished = row
         if finished:
@@ -123,8 +122,9 @@ def _batch(
         last = connection.execute(
             f"SELECT count(*) OVER (), {shown} FROM"
             f" (SELECT {key} FROM {at} {after} ORDER BY {key} LIMIT {int(limit)}) AS batch"
-            f" ORDER BY {backwards} LIMIT 1", cursor or (),
-        ).fetchone()  # fmt: skip
+            f" ORDER BY {backwards} LIMIT 1",
+            cursor or (),
+        ).fetchone()
         if last is None:
             connection.execute(
                 "UPDATE parallelchange.backfill SET finished_at = now() WHERE change = %s AND pass = %s", mine

@@ -35,7 +35,8 @@ WITH spaces AS (
   LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
   WHERE r.relkind IN ('r', 'p', 'v', 'm', 'f')
   UNION ALL
-  SELECT format('constraint %s.%s %s %s %s', r.nspname, r.relname, c.conname, c.convalidated, pg_get_constraintdef(c.oid))
+  SELECT format('constraint %s.%s %s %s %s', r.nspname, r.relname, c.conname, c.convalidated,
+      pg_get_constraintdef(c.oid))
   FROM rels r JOIN pg_constraint c ON c.conrelid = r.oid WHERE c.contype NOT IN ('n', 't')
   UNION ALL
   SELECT format('index %s %s', pg_get_indexdef(i.indexrelid), i.indisvalid)

@@ -37,10 +37,11 @@ def connect(url: str, **settings: Any) -> Connection:
     Raises:
         Unavailable: The server does not answer or does not let us in.
     """
-    options = " ".join(f"-c {name}={value}" for name, value in settings.items())
+    options = " ".join(f"-c {name}={value}" for name, value in settings.items()) or None
     try:
-        return psycopg.connect(url, autocommit=True, application_name=APPLICATION, connect_timeout=10,
-                               **({"options": options} if options else {}))  # fmt: skip
+        # None leaves what the URL or the environment says of it.
+        parameters: dict[str, Any] = {"options": options} if options else {}
+        return psycopg.connect(url, autocommit=True, application_name=APPLICATION, connect_timeout=10, **parameters)
     except (psycopg.OperationalError, psycopg.ProgrammingError) as error:
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         reason = reason.split(": ", 1)[-1] if "password" not in reason.lower() else "it does not accept the password"

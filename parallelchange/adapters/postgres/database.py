@@ -12,7 +12,7 @@ from parallelchange.adapters.postgres.connection import Connection, connect
 from parallelchange.adapters.postgres.laws import measure_law
 from parallelchange.adapters.postgres.revisions import Revisions
 from parallelchange.adapters.postgres.statements import prepare_all
-from parallelchange.changefile import Version
+from parallelchange.change import Version
 from parallelchange.corpus import read_corpus
 from parallelchange.gates.laws import LawFact
 from parallelchange.gates.statements import StatementFact
@@ -25,7 +25,8 @@ __all__ = ["PostgresDatabase"]
 _SESSIONS = """
 SELECT format('pid %%s from %%s, %%s since %%s', pid, coalesce(client_addr::text, 'local'), coalesce(state, '?'),
   to_char(backend_start, 'HH24:MI:SS')) FROM pg_stat_activity
-WHERE application_name = %s AND datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+WHERE application_name = %s AND datname = current_database() AND pid <> pg_backend_pid()
+  AND backend_type = 'client backend'
 UNION ALL
 SELECT format('prepared transaction %%s', gid) FROM pg_prepared_xacts WHERE database = current_database()
 """
@@ -84,7 +85,7 @@ class PostgresDatabase:
 
         def run(connection: Connection) -> None:
             inside = PostgresDatabase(self.url, self.plan, self.ini, connection=connection)
-            inside._revisions = self._revisions  # noqa: SLF001 - the same revisions, seen from inside
+            inside._revisions = self._revisions
             check(inside)
 
         return run
@@ -99,8 +100,14 @@ class PostgresDatabase:
         for work in self.plan.backfills:
             connection: Any = connect(self.url)
             with connection:
-                run_backfill(connection, change.name, work, self.plan.base.tables[work.table],
-                             rows_per_second=change.rows_per_second, progress=progress)  # fmt: skip
+                run_backfill(
+                    connection,
+                    change.name,
+                    work,
+                    self.plan.base.tables[work.table],
+                    rows_per_second=change.rows_per_second,
+                    progress=progress,
+                )
 
     def laws(self, state: State) -> Sequence[LawFact]:
         """Hold the laws against every row; before expand, foretold."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 
 from parallelchange.adapters.postgres.connection import Connection
-from parallelchange.changefile import Change
+from parallelchange.change import Change
 from parallelchange.errors import InvalidFile
 from parallelchange.model import Catalog
 from parallelchange.operations import Expression
@@ -27,9 +27,10 @@ def check_expressions(connection: Connection, change: Change, base: Catalog) -> 
             if error:
                 raise InvalidFile(
                     f"`{expression.key}`: `{expression.sql}` is refused by PostgreSQL: {error}",
-                    path=change.path, line=change.line_of("database", index, operation.kind, expression.key),
+                    path=change.path,
+                    line=change.line_of("database", index, operation.kind, expression.key),
                     hint=f"it may use the columns {', '.join(expression.over) or '(none)'}",
-                )  # fmt: skip
+                )
 
 
 def _refused(connection: Connection, schema: str, table: str, expression: Expression) -> str | None:

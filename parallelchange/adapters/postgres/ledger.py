@@ -55,7 +55,9 @@ def ensure_ledger(connection: Connection, url: str) -> None:
         raise Unavailable(f"the ledger is of a newer parallelchange (revision {found})", hint="upgrade parallelchange")
     from alembic import command
     from alembic.config import Config
+    from alembic.util.exc import CommandError
     from sqlalchemy import create_engine
+    from sqlalchemy.exc import SQLAlchemyError
     from sqlalchemy.pool import NullPool
 
     config = Config()
@@ -70,7 +72,7 @@ def ensure_ledger(connection: Connection, url: str) -> None:
             config.attributes["connection"] = session
             command.upgrade(config, "head")
             session.commit()
-    except Exception as error:
+    except (psycopg.Error, SQLAlchemyError, CommandError) as error:
         cause = getattr(error, "orig", None) or error
         raise Unavailable(
             f"the ledger cannot be made in schema parallelchange: {str(cause).splitlines()[0]}",
@@ -118,8 +120,10 @@ class PostgresLedger:
             if row and row[0]:
                 break
             if time.monotonic() > give_up:
-                raise Busy(f"another process is at work on {self.change}: {self._holder()}",
-                           hint="wait for it, or end it; what it began can be gone on with")  # fmt: skip
+                raise Busy(
+                    f"another process is at work on {self.change}: {self._holder()}",
+                    hint="wait for it, or end it; what it began can be gone on with",
+                )
             time.sleep(0.25)
         try:
             fence = self.connection.execute(
@@ -158,7 +162,8 @@ class PostgresLedger:
             (self.change,),
         )
         backfills = {name: {"cursor": c, "rows": n, "total": t, "finished": f} for name, c, n, t, f in passes}
-        return Record(self.change, *row, backfills)
+        fence, weight, since, pending, contracted, aborted = row
+        return Record(self.change, fence, weight, since, pending, contracted, aborted, backfills)
 
     def intend(self, act: str, **detail: Any) -> None:
         """Record what is about to be done."""
@@ -205,8 +210,9 @@ class PostgresLedger:
         """All that was intended and done, oldest first."""
         rows = self.connection.execute(
             "SELECT extract(epoch FROM at)::float8, act, outcome, detail FROM parallelchange.journal"
-            " WHERE change = %s ORDER BY id", (self.change,),
-        )  # fmt: skip
+            " WHERE change = %s ORDER BY id",
+            (self.change,),
+        )
         return [dict(zip(("at", "act", "outcome", "detail"), row, strict=True)) for row in rows]
 
     def add_evidence(self, evidence: Sequence[Evidence]) -> None:
@@ -218,10 +224,22 @@ class PostgresLedger:
                     "INSERT INTO parallelchange.evidence (change, version, gate, build, fingerprint, statements, plan,"
                     " spec, state, verdict, findings, measured, run)"
                     " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
-                    (key.change, key.version, key.gate, key.build, key.fingerprint, key.statements, key.plan, key.spec,
-                     item.state, result.verdict, Jsonb(to_json(result.findings)), Jsonb(to_json(result.measured)),
-                     item.run),
-                )  # fmt: skip
+                    (
+                        key.change,
+                        key.version,
+                        key.gate,
+                        key.build,
+                        key.fingerprint,
+                        key.statements,
+                        key.plan,
+                        key.spec,
+                        item.state,
+                        result.verdict,
+                        Jsonb(to_json(result.findings)),
+                        Jsonb(to_json(result.measured)),
+                        item.run,
+                    ),
+                )
 
     def evidence(self) -> Sequence[Evidence]:
         """The newest verdict per gate, version and state, newest first."""
@@ -230,8 +248,9 @@ class PostgresLedger:
         rows = self.connection.execute(
             "SELECT DISTINCT ON (gate, version, state) version, gate, build, fingerprint, statements, plan, spec,"
             " state, verdict, findings, measured, run, extract(epoch FROM measured_at)::float8"
-            " FROM parallelchange.evidence WHERE change = %s ORDER BY gate, version, state, id DESC", (self.change,),
-        )  # fmt: skip
+            " FROM parallelchange.evidence WHERE change = %s ORDER BY gate, version, state, id DESC",
+            (self.change,),
+        )
         return sorted(map(self._evidence, rows), key=lambda item: -item.measured_at)
 
     def _evidence(self, row: Sequence[Any]) -> Evidence:
@@ -240,5 +259,3 @@ class PostgresLedger:
         result = GateResult(gate, Verdict(verdict), found, None if version == "*" else version, measured)
         key = EvidenceKey(self.change, version, gate, build, fingerprint, statements, plan, spec)
         return Evidence(key, result, float(at), run, State(state))
-
-

@@ -31,7 +31,7 @@ _PATIENCE = 120.0
 """Seconds for which a phase is tried again when its locks are not to be had."""
 
 
-class _LockTimeout(Exception):  # noqa: N818 - a signal to the retrying loop, never shown
+class _LockTimeout(Exception):
     """A lock was not to be had within lock_timeout."""
 
 
@@ -82,7 +82,7 @@ class Revisions:
 
         def run(operations: Operations) -> None:
             for statement in self.plan.statements(phase):
-                operations.execute(DDL(statement.sql.replace("%", "%%")))
+                operations.execute(DDL(statement.sql.replace("%", "%%")))  # type: ignore[no-untyped-call]
 
         return self._offline(run)
 
@@ -104,9 +104,10 @@ class Revisions:
     @contextmanager
     def _session(self) -> Iterator[Connection]:
         engine = create_engine(
-            "postgresql+psycopg://", poolclass=NullPool,
+            "postgresql+psycopg://",
+            poolclass=NullPool,
             creator=lambda: psycopg.connect(self.url, application_name=APPLICATION, connect_timeout=10),
-        )  # fmt: skip
+        )
         try:
             with engine.connect() as session:
                 yield session
@@ -160,13 +161,16 @@ class Revisions:
         """Bring an empty database to where the change starts from."""
         script = self.script(Phase.EXPAND)
         if script is None:
-            raise SchemaState(f"{self.plan.change.name} has no revisions yet",
-                              hint=f"run: parallelchange emit alembic {self.plan.change.name}")  # fmt: skip
+            raise SchemaState(
+                f"{self.plan.change.name} has no revisions yet",
+                hint=f"run: parallelchange emit alembic {self.plan.change.name}",
+            )
         return self._transact(lambda session: self._migrate(session, str(script.down_revision or "base")))
 
     def _migrate(self, session: Connection, target: str) -> None:
         context = MigrationContext.configure(
-            session, opts={"fn": lambda rev, _: self.directory._upgrade_revs(target, rev)}  # noqa: SLF001
+            session,
+            opts={"fn": lambda rev, _: self.directory._upgrade_revs(target, rev)},  # noqa: SLF001
         )
         with Operations.context(context):
             context.run_migrations()
@@ -179,7 +183,8 @@ class Revisions:
 
         def run(session: Connection) -> None:
             context = MigrationContext.configure(
-                session, opts={"fn": lambda rev, _: self.directory._downgrade_revs(below, rev)}  # noqa: SLF001
+                session,
+                opts={"fn": lambda rev, _: self.directory._downgrade_revs(below, rev)},  # noqa: SLF001
             )
             with Operations.context(context):
                 context.run_migrations()
@@ -191,16 +196,18 @@ class Revisions:
         begun = time.monotonic()
         try:
             for attempt in Retrying(
-                retry=retry_if_exception_type(_LockTimeout), stop=stop_after_delay(self.patience),
+                retry=retry_if_exception_type(_LockTimeout),
+                stop=stop_after_delay(self.patience),
                 wait=wait_random_exponential(multiplier=0.25, max=5.0),
-            ):  # fmt: skip
+            ):
                 with attempt, self._session() as session:
                     held = self._once(session, run)
                     return Applied(time.monotonic() - begun, held, attempt.retry_state.attempt_number)
         except RetryError:
             raise Busy(
                 f"the locks on {', '.join(map(str, self.plan.tables))} were not to be had in {self.patience:g} s;"
-                " nothing was changed", hint="see pg_stat_activity for long transactions on them, and try again",
+                " nothing was changed",
+                hint="see pg_stat_activity for long transactions on them, and try again",
             ) from None
         raise AssertionError("unreachable")
 
@@ -224,12 +231,11 @@ class Revisions:
             if isinstance(error.orig, (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)):
                 raise _LockTimeout from error
             reason = str(error.orig).splitlines()[0]
-            raise SchemaState(f"PostgreSQL refused, and nothing was changed: {reason}",
-                              hint=_short(error.statement)) from None  # fmt: skip
+            raise SchemaState(
+                f"PostgreSQL refused, and nothing was changed: {reason}", hint=_short(error.statement)
+            ) from None
         return time.monotonic() - locked[0] if locked else 0.0
 
 
 def _short(sql: str | None) -> str | None:
     return f"in: {' '.join(sql.split())[:300]}" if sql else None
-
-

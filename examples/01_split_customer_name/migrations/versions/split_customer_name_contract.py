@@ -9,10 +9,10 @@ Revises: 0001_shop
 import sqlalchemy as sa
 from alembic import op
 
-revision = '3a5e4378aafd'
-down_revision = '0001_shop'
-branch_labels = ('contract',)
-depends_on = 'd909ef52322a'
+revision = "3a5e4378aafd"
+down_revision = "0001_shop"
+branch_labels = ("contract",)
+depends_on = "d909ef52322a"
 
 
 def run(sql: str) -> None:

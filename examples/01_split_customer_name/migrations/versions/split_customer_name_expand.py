@@ -9,9 +9,9 @@ Revises: 0001_shop
 import sqlalchemy as sa
 from alembic import op
 
-revision = '8190e58e1bd7'
-down_revision = '0001_shop'
-branch_labels = ('expand',)
+revision = "8190e58e1bd7"
+down_revision = "0001_shop"
+branch_labels = ("expand",)
 depends_on = None
 
 

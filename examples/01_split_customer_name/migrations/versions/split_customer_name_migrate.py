@@ -9,10 +9,10 @@ Revises: 0001_shop
 import sqlalchemy as sa
 from alembic import op
 
-revision = 'd909ef52322a'
-down_revision = '0001_shop'
-branch_labels = ('migrate',)
-depends_on = '8190e58e1bd7'
+revision = "d909ef52322a"
+down_revision = "0001_shop"
+branch_labels = ("migrate",)
+depends_on = "8190e58e1bd7"
 
 
 def run(sql: str) -> None:

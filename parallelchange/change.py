@@ -1,0 +1,142 @@
+"""A parallel change as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from parallelchange.operations import Operation
+
+__all__ = ["Bound", "Change", "MetricsSpec", "Probe", "Traffic", "Version"]
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A bound a figure is held against.
+
+    Args:
+        at_least: True for `>=`, False for `<=`.
+        value: A share (0..1) for `%`, milliseconds for `ms` and `s`.
+        text: As it was written.
+    """
+
+    at_least: bool
+    value: float
+    text: str
+
+    def holds(self, figure: float) -> bool:
+        """Whether the figure keeps the bound."""
+        return figure >= self.value if self.at_least else figure <= self.value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """A version's own proof that it works: an HTTP check or a command.
+
+    Args:
+        url: Answered 200 when all is well; `{host}` stands for a ready copy of the version.
+        command: Exits 0 when all is well; run with DATABASE_URL set, in the change file's folder.
+        timeout: Seconds.
+    """
+
+    url: str | None = None
+    command: str | None = None
+    timeout: float = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Version:
+    """One app version.
+
+    Args:
+        name: Its name.
+        application_name: What its database sessions call themselves.
+        statements: Corpus of the statements it sends, recorded from its tests.
+        probe: Its own proof; None when the change file says there is none.
+        build: Image or build digest; None when the workloads tell it.
+    """
+
+    name: str
+    application_name: str | None
+    statements: Path | None
+    probe: Probe | None
+    build: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traffic:
+    """How traffic moves.
+
+    Args:
+        router: Kind of router.
+        service: The root service.
+        stages: Weights in thousandths, growing, the last one 1000.
+        soak: Seconds each stage is watched.
+        drain: Seconds the old version is without traffic before it counts as drained.
+        drain_timeout: Seconds to wait for the old version's sessions to end before giving up.
+    """
+
+    router: str
+    service: str
+    stages: tuple[int, ...]
+    soak: float
+    drain: float
+    drain_timeout: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricsSpec:
+    """What both versions' figures are held against.
+
+    Args:
+        success_rate: Bound on the share of requests that succeed.
+        latency_p99: Bound on the 99th percentile, in milliseconds.
+        window: Seconds looked back.
+        min_requests: Fewer than that in the window prove nothing.
+    """
+
+    success_rate: Bound
+    latency_p99: Bound
+    window: float
+    min_requests: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """One parallel change.
+
+    Args:
+        name: Its name.
+        path: The change file.
+        old: The version that serves now.
+        new: The version the change leads to.
+        database: Database operations.
+        traffic: How traffic moves.
+        metrics: What both versions are held against; None when the change file says there are none.
+        rows_per_second: Upper limit of the backfill; None for none.
+        max_age: Seconds after which evidence is stale.
+    """
+
+    name: str
+    path: Path
+    old: Version
+    new: Version
+    database: tuple[Operation, ...]
+    traffic: Traffic
+    metrics: MetricsSpec | None
+    rows_per_second: int | None
+    max_age: float
+    lines: dict[str, int] = field(default_factory=dict, compare=False)
+
+    @property
+    def versions(self) -> tuple[Version, Version]:
+        """Old and new."""
+        return self.old, self.new
+
+    def line_of(self, *keys: str | int) -> int | None:
+        """The line of a key in the change file, or of the nearest one above it."""
+        for end in range(len(keys), 0, -1):
+            line = self.lines.get(".".join(map(str, keys[:end])))
+            if line:
+                return line
+        return None
