@@ -22,7 +22,7 @@ def whole(obs: Observation) -> Observation:
     if obs.state is State.PARTIAL:
         raise SchemaState(
             f"the schema is half-way into the change: {'; '.join(obs.differences)}",
-            hint="somebody began expand by hand: finish or undo that; `parallelchange plan --sql` shows what belongs there",
+            hint="finish or undo by hand what was begun; `parallelchange plan --sql` shows what belongs there",
         )
     return obs
 

@@ -255,9 +255,7 @@ class Front:
         await app(scope, receive, stamped)
 
 
-def make_app(
-    version: str, shape: Shape, settings: Settings, extra: Sequence[tuple[str, str, Work]] = ()
-) -> Front:
+def make_app(version: str, shape: Shape, settings: Settings, extra: Sequence[tuple[str, str, Work]] = ()) -> Front:
     """One version of the shop as an ASGI app."""
     scheme, _, rest = settings.url.partition("://")
     engine = create_engine(
