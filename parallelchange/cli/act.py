@@ -21,27 +21,26 @@ def progress_teller() -> Callable[[Event], None]:
 
     from parallelchange.cli.show import note
 
-    started, last = time.monotonic(), [0.0]
-    first: list[int] = []
+    began: list[tuple[float, int]] = []
+    last = [0.0]
 
     def tell(event: Event) -> None:
         if event.kind == "applied":
-            note(
-                f"{event.what}: {event.data['seconds']:.2f} s, ACCESS EXCLUSIVE held "
-                f"{event.data['exclusive_seconds'] * 1000:.0f} ms"
-            )
+            held = event.data["exclusive_seconds"] * 1000
+            note(f"{event.what}: {event.data['seconds']:.2f} s, ACCESS EXCLUSIVE held {held:.0f} ms")
         if event.kind != "progress":
             return
-        done, total = event.data["done"], event.data["total"]
-        first.append(done) if not first else None
-        now = time.monotonic()
+        done, total, now = event.data["done"], event.data["total"], time.monotonic()
+        if not began:
+            began.append((now, done))
         if now - last[0] < 1.0 and done != total:
             return
         last[0] = now
-        rate = (done - first[0]) / max(now - started, 0.001)
-        left = f", {max(0, total - done) / rate:.0f} s left" if total and rate > 1 else ""
         share = f" of {total} ({min(1.0, done / total):.0%})" if total else ""
-        note(f"{event.what}: {done}{share} rows, {rate:,.0f} rows/s{left}")
+        rate = (done - began[0][1]) / max(now - began[0][0], 0.001)
+        pace = f", {rate:,.0f} rows/s" if rate else ""
+        left = f", {max(0, total - done) / rate:.0f} s left" if total and rate else ""
+        note(f"{event.what}: {done}{share} rows{pace}{left}")
 
     return tell
 

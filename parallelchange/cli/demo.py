@@ -66,7 +66,7 @@ def command(
             if hold:
                 note(f"ready. In another terminal:\n  parallelchange rollout {stage.change}")
                 try:
-                    wait_for_end(world, stage, screen.tick)
+                    wait_for_end(world, stage, story, screen.tick)
                 except KeyboardInterrupt:
                     note("stopping")
             else:

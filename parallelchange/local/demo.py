@@ -55,13 +55,13 @@ class Story:
             case "weight":
                 self.weight = event.data["weight"]
                 self.reached = max(self.reached, self.weight)
-                self._stage(format_weight(self.weight))
+                self.label(format_weight(self.weight))
             case "applied":
                 self.applied[event.what] = dict(event.data)
                 held = event.data["exclusive_seconds"] * 1000
                 self._line(f"{event.what} is committed; ACCESS EXCLUSIVE was held for {held:.0f} ms")
                 if event.what == "contract":
-                    self._stage("contracted")
+                    self.label("contracted")
             case "progress":
                 self._progress(event)
             case "rehearsal" | "conflict":
@@ -84,7 +84,8 @@ class Story:
         self.backfill = {"rows": done, "seconds": round(took, 2), "rows_per_second": round(done / max(took, 0.01))}
         self.doing = f"backfill: {done:,} of {total:,} rows" if total else f"backfill: {done:,} rows"
 
-    def _stage(self, label: str) -> None:
+    def label(self, label: str) -> None:
+        """Name the stage in which the load counts its requests from now on."""
         part = self.stage_file.with_suffix(".part")
         part.write_text(label)
         part.replace(self.stage_file)
@@ -129,13 +130,17 @@ def run_rollout(world: World, stage: ShopStage, tick: Callable[[], None]) -> Dec
     return outcome[0]
 
 
-def wait_for_end(world: World, stage: ShopStage, tick: Callable[[], None]) -> None:
+def wait_for_end(world: World, stage: ShopStage, story: Story, tick: Callable[[], None]) -> None:
     """Keep everything running until somebody else's rollout has contracted, or Ctrl-C."""
     while True:
         state, _ = state_of(world.plan, world.database.catalog())
+        weight = world.router.get().weight
+        if weight != story.weight:
+            story.tell(Event("weight", format_weight(weight), {"weight": weight}))
         stage.check()
         tick()
         if state is State.CONTRACTED:
+            story.label("contracted")
             time.sleep(_AFTER)
             return
         time.sleep(0.5)
