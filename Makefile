@@ -22,8 +22,9 @@ help: ## show this list
 demo: $(VENV)/.local ## a whole change on real servers on this machine; ARGS go to `parallelchange demo`
 	@$(VENV)/bin/parallelchange demo $(ARGS)
 
+# Two workers: the demos wait more than they work, and stay together in one.
 test: $(VENV)/.dev ## every test; ARGS go to pytest
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest -n 2 --dist loadgroup $(ARGS)
 
 check: $(VENV)/.dev ## lint, format, types and layers
 	$(VENV)/bin/ruff check

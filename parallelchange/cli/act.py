@@ -61,11 +61,10 @@ def run_act(
     from parallelchange.cli.world import open_world
     from parallelchange.rollout.advance import advance
     from parallelchange.rollout.decide import Decision, Kind, decide
-    from parallelchange.rollout.observe import observe
-    from parallelchange.rollout.run import whole
+    from parallelchange.rollout.run import look, whole
 
     with open_world(change, database_url, tell=progress_teller()) as world, world.ledger.fenced():
-        obs = whole(observe(world))
+        obs = whole(look(world))
         decision = decide(world.plan, obs)
         name = world.plan.change.name
         if decision.kind is Kind.DO and decision.act is act:

@@ -22,23 +22,25 @@ __all__ = ["command"]
 @options.as_json
 @click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), help="Also write a JUnit report.")
 def command(change: str, to: int, database_url: str | None, as_json: bool, junit: Path | None) -> int:
-    """Say whether traffic may advance to W: exit 0 only when every gate passes. Nothing is changed."""
+    """Say whether traffic may advance to W: exit 0 only when every gate passes.
+
+    The approval is kept in the ledger: whoever then sets the weight to W, and to nothing else, is recognised.
+    """
     from parallelchange.cli.show import show_decision
     from parallelchange.cli.world import open_world
     from parallelchange.gates.base import Act
-    from parallelchange.rollout.decide import Kind, decide
-    from parallelchange.rollout.observe import observe
+    from parallelchange.rollout.decide import Kind
+    from parallelchange.rollout.run import gate
 
-    with open_world(change, database_url, record=False) as world:
-        obs = observe(world)
-        decision = decide(world.plan, obs, to=to)
+    with open_world(change, database_url) as world:
+        decision = gate(world, to)
         name = world.plan.change.name
     passed = decision.kind is Kind.DONE or (
         decision.kind is Kind.DO and decision.act is Act.SET_WEIGHT and decision.weight == to
     )
     if junit:
         _write_junit(junit, name, decision, passed=passed)
-    return show_decision(name, decision, as_json=as_json, weight=obs.weight, passed=passed)
+    return show_decision(name, decision, as_json=as_json, weight=to, passed=passed)
 
 
 def _write_junit(path: Path, name: str, decision: Decision, *, passed: bool) -> None:

@@ -19,10 +19,10 @@ def command(change: str, database_url: str | None, as_json: bool) -> int:
     from parallelchange.cli.world import open_world
     from parallelchange.model import Verdict, combine
     from parallelchange.rollout.measure import measure
-    from parallelchange.rollout.observe import observe
+    from parallelchange.rollout.run import look
 
-    with open_world(change, database_url) as world:
-        evidence = measure(world, observe(world))
+    with open_world(change, database_url) as world, world.ledger.fenced():
+        evidence = measure(world, look(world))
         name = world.plan.change.name
     verdict = combine(item.result.verdict for item in evidence)
     if as_json:

@@ -22,7 +22,8 @@ class Act(StrEnum):
     CONTRACT = "contract"  # leave only the new shape
     ABORT = "abort"  # all traffic back to the old version
     REVERT = "revert"  # undo expand
-    ADOPT = "adopt"  # record a weight that a killed process had set
+    APPROVE = "approve"  # let a pipeline's own task set a weight
+    ADOPT = "adopt"  # record what a killed process, or a pipeline's own task, has done
 
 
 @dataclass(frozen=True)

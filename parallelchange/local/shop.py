@@ -17,12 +17,10 @@ import psycopg
 
 from parallelchange.adapters.planning import load_plan, lock_path, write_lock
 from parallelchange.adapters.postgres.revisions import Revisions
-from parallelchange.corpus import write_corpus
 from parallelchange.emit.alembic import emit
 from parallelchange.errors import Unavailable
 from parallelchange.local.environment import LocalMesh
 from parallelchange.local.postgres import scratch_postgres
-from parallelchange.local.record import record
 from parallelchange.local.supervisor import Service
 from parallelchange.plan import Plan
 
@@ -153,30 +151,10 @@ class ShopStage:
             emit(plan, ini)
             write_lock(plan)
         elif self.broken == "old-statement":
-            self.say("recording the old version with its nightly export")
-            os.environ["SHOP_EXPORT"] = "1"
-            try:
-                tests = [
-                    sys.executable,
-                    "-m",
-                    "pytest",
-                    "-q",
-                    "-p",
-                    "no:cacheprovider",
-                    "tests/contract/test_shop_v1.py",
-                ]
-                corpus = record(
-                    plan,
-                    plan.change.old,
-                    ini,
-                    tests,
-                    cwd=self.folder,
-                    setup=[sys.executable, "-m", "shop.seed", "--rows", "200"],
-                )
-            finally:
-                del os.environ["SHOP_EXPORT"]
-            assert plan.change.old.statements is not None
-            write_corpus(plan.change.old.statements, corpus)
+            # As `parallelchange record` gives it with SHOP_EXPORT=1: the nightly export is in it.
+            kept = "statements: ../recorded/shop-v1.json"
+            self._edit(kept, kept.replace(".json", "-export.json"))
+            plan = load_plan(self.change)
         return plan
 
     def _service(self, version: str) -> Service:

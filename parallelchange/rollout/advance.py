@@ -13,7 +13,7 @@ from parallelchange.rollout.measure import measure
 from parallelchange.rollout.observe import Observation, observe
 from parallelchange.rollout.world import Event, World
 
-__all__ = ["abort", "advance", "backfill", "contract", "expand", "retire", "revert", "set_weight"]
+__all__ = ["abort", "adopt", "advance", "backfill", "contract", "expand", "retire", "revert", "set_weight"]
 
 _SETTLE = 15.0
 """Seconds in which the mesh must be seen to follow a new weight."""
@@ -42,7 +42,7 @@ def advance(world: World, obs: Observation, decision: Decision) -> None:
             assert decision.weight is not None
             set_weight(world, obs, decision.weight)
         case Act.ADOPT:
-            world.ledger.settle(Act.SET_WEIGHT, "done", weight=decision.weight, adopted=True)
+            adopt(world, decision)
         case Act.RETIRE:
             retire(world)
         case Act.CONTRACT:
@@ -139,6 +139,15 @@ def _scale(world: World, version: str, replicas: int) -> None:
         if world.clock.now() > give_up:
             raise Unavailable(f"{version} has {ready} ready copies and was asked for {replicas}", hint="see its log")
         world.clock.sleep(0.1)
+
+
+def adopt(world: World, decision: Decision) -> None:
+    """Record what was done by somebody who could not say so."""
+    if decision.weight is None:
+        world.ledger.settle(Act.CONTRACT, "done", contracted=True, adopted=True)
+        return
+    world.ledger.settle(Act.SET_WEIGHT, "done", weight=decision.weight, adopted=True)
+    world.tell(Event("weight", format_weight(decision.weight), {"weight": decision.weight}))
 
 
 def retire(world: World) -> None:

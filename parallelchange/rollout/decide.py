@@ -93,7 +93,7 @@ def decide(plan: Plan, obs: Observation, *, to: int | None = None) -> Decision: 
             obs.split_error,
             findings=(_error("rollout.split", obs.split_error, "make the traffic split readable"),),
         )
-    first = _unfinished(obs) or _drift(plan, obs)
+    first = _unfinished(plan, obs) or _drift(plan, obs)
     if first:
         return first
     weight = obs.split.weight
@@ -124,15 +124,25 @@ def decide(plan: Plan, obs: Observation, *, to: int | None = None) -> Decision: 
     return _leave(plan, obs)
 
 
-def _unfinished(obs: Observation) -> Decision | None:
-    """What a killed process had begun with the traffic, if anything."""
+def _unfinished(plan: Plan, obs: Observation) -> Decision | None:
+    """What a killed process had begun, or a pipeline was let do, if anything."""
     pending = (obs.record.pending if obs.record else None) or {}
     assert obs.split is not None
-    if pending.get("act") == Act.ABORT:
+    if pending.get("act") == Act.CONTRACT and obs.state is State.CONTRACTED:
+        return Decision(Kind.DO, "contract was committed by a process that ended before it said so", Act.ADOPT)
+    if pending.get("act") == Act.ABORT and obs.state is not State.CONTRACTED:
         return Decision(Kind.DO, "an abort was begun and not finished", Act.ABORT)
-    if pending.get("act") == Act.SET_WEIGHT and obs.split.weight == pending.get("weight"):
-        if obs.record and obs.record.weight == obs.split.weight:
-            return None
+    moved = obs.record is not None and obs.record.weight != obs.split.weight
+    if not moved or obs.split.weight != pending.get("weight"):
+        return None
+    if pending.get("act") == Act.APPROVE and obs.now - float(pending.get("at", 0)) <= plan.change.max_age:
+        return Decision(
+            Kind.DO,
+            f"{format_weight(obs.split.weight)} was set as the gate had approved it",
+            Act.ADOPT,
+            obs.split.weight,
+        )
+    if pending.get("act") == Act.SET_WEIGHT:
         return Decision(
             Kind.DO,
             f"{format_weight(obs.split.weight)} was set by a process that ended before it said so",

@@ -10,7 +10,7 @@ from parallelchange.rollout.decide import Decision, Kind, decide
 from parallelchange.rollout.observe import Observation, observe
 from parallelchange.rollout.world import Event, World
 
-__all__ = ["promote", "rollout", "whole"]
+__all__ = ["gate", "look", "promote", "rollout", "whole"]
 
 
 def whole(obs: Observation) -> Observation:
@@ -59,6 +59,30 @@ def rollout(world: World) -> Decision:
                     return decision
 
 
+def look(world: World) -> Observation:
+    """Observe, and first record what was done by somebody who could not say so. Needs the fence."""
+    obs = observe(world)
+    decision = decide(world.plan, obs)
+    if decision.act is Act.ADOPT:
+        advance(world, obs, decision)
+        obs = observe(world)
+    return obs
+
+
+def gate(world: World, weight: int) -> Decision:
+    """Say whether traffic may go to a weight; when it may, the ledger lets somebody else set just that.
+
+    Args:
+        world: The ports.
+        weight: Thousandths.
+    """
+    with world.ledger.fenced():
+        decision = decide(world.plan, look(world), to=weight)
+        if decision.kind is Kind.DO and decision.act is Act.SET_WEIGHT:
+            world.ledger.intend(Act.APPROVE, weight=weight, at=world.database.now())
+        return decision
+
+
 def promote(world: World, weight: int) -> Decision:
     """Gate and set the weight, as one act.
 
@@ -66,12 +90,8 @@ def promote(world: World, weight: int) -> Decision:
         The decision; the weight was set if it says to do so.
     """
     with world.ledger.fenced():
-        obs = whole(observe(world))
+        obs = whole(look(world))
         decision = decide(world.plan, obs, to=weight)
-        if decision.kind is Kind.DO and decision.act is Act.ADOPT:
-            advance(world, obs, decision)
-            obs = observe(world)
-            decision = decide(world.plan, obs, to=weight)
         if decision.kind is Kind.DO and decision.act is Act.SET_WEIGHT:
             advance(world, obs, decision)
         return decision

@@ -22,6 +22,9 @@ EXPECTED = {
 }
 
 
+pytestmark = pytest.mark.xdist_group("demo")  # each fills a machine
+
+
 def demo(folder: Path, *arguments: str) -> tuple[Ran, dict[str, Any]]:
     ran = run("demo", "--folder", folder / "demo", "--report", folder / "report.json", *arguments, cwd=folder)
     return ran, json.loads((folder / "report.json").read_text())

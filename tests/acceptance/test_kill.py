@@ -7,9 +7,12 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.acceptance.conftest import CLI, background, clean_env, run, wait_until
 
 ROWS = 60_000
+pytestmark = pytest.mark.xdist_group("demo")  # each fills a machine
 
 
 def start(change: Path, log: Path) -> subprocess.Popen[bytes]:
