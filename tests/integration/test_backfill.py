@@ -226,17 +226,24 @@ def test_any_kind_of_key(database: str, connection: Session, kind: str) -> None:
     assert rows_of(connection, "SELECT count(*), count(n) FROM t") == [(100, 100)]
 
 
+def test_a_batch_ends_with_the_greatest_of_its_keys_and_not_of_their_texts(database: str, connection: Session) -> None:
+    plan = expand(connection, T, "INSERT INTO t SELECT n, 'x' FROM generate_series(-50, 49) n")
+    seen: list[int] = []
+    fill(database, plan, lambda _what, done, _total: seen.append(done))
+    assert seen == list(range(10, 101, 10))
+    assert record(database, plan)["cursor"] == ["49"]
+
+
 @pytest.mark.parametrize("name", ["User Table", 'na"me', "order", "100%", "%s"])
 def test_any_name(database: str, connection: Session, name: str) -> None:
     quoted = '"' + name.replace('"', '""') + '"'
-    ddl = f'CREATE TABLE {quoted} ({quoted} bigint PRIMARY KEY, "%(v)s" text)'
+    ddl = f'CREATE TABLE {quoted} ({quoted} bigint PRIMARY KEY, "v w" text)'
     rows = f"INSERT INTO {quoted} SELECT n, '100%' FROM generate_series(1, 25) n"
-    plan = expand(connection, ddl, rows, SplitColumn(
-        table=name, column="%(v)s", into={"new %": "text"}, up={"new %": 'replace("%(v)s", \'%\', \'%%\')'},
-        down='replace("new %", \'%%\', \'%\')',
-    ))  # fmt: skip
+    up, down = """replace("v w", '%', '%%')""", """replace("n w", '%%', '%')"""
+    split = SplitColumn(table=name, column="v w", into={"n w": "text"}, up={"n w": up}, down=down)
+    plan = expand(connection, ddl, rows, split)
     fill(database, plan)
-    assert rows_of(connection, f'SELECT DISTINCT "new %" FROM {quoted}') == [("100%%",)]
+    assert rows_of(connection, f'SELECT DISTINCT "n w" FROM {quoted}') == [("100%%",)]
     assert measure_law(connection, plan.laws[0], State.EXPANDED).broken == 0
 
 

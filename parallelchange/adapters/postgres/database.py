@@ -22,11 +22,12 @@ from parallelchange.ports import Applied, Database, Progress
 
 __all__ = ["PostgresDatabase"]
 
+# A role without pg_read_all_stats sees NULL for the kind of other roles' sessions: those count as sessions.
 _SESSIONS = """
 SELECT format('pid %%s from %%s, %%s since %%s', pid, coalesce(client_addr::text, 'local'), coalesce(state, '?'),
   to_char(backend_start, 'HH24:MI:SS')) FROM pg_stat_activity
 WHERE application_name = %s AND datname = current_database() AND pid <> pg_backend_pid()
-  AND backend_type = 'client backend'
+  AND coalesce(backend_type, 'client backend') = 'client backend'
 UNION ALL
 SELECT format('prepared transaction %%s', gid) FROM pg_prepared_xacts WHERE database = current_database()
 """

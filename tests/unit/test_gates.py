@@ -1,0 +1,321 @@
+"""Each gate's judgement: what passes, what fails, and that nothing passes on nothing."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from itertools import product
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from parallelchange.gates import EVIDENCE, GATES, Act, backfill, drained, guarding, laws, metrics, probe, rehearsal
+from parallelchange.gates import schema, soak, statements
+from parallelchange.gates.rehearsal import Executed, Outcome, PhaseRun
+from parallelchange.model import FULL, Finding, GateResult, Severity, State, Verdict
+
+PASS, FAIL, UNKNOWN = Verdict
+
+
+def says(result: GateResult, verdict: Verdict, *kinds: str) -> None:
+    """The verdict, its gate, and exactly these kinds of findings."""
+    assert result.verdict is verdict, result
+    assert [finding.id for finding in result.findings] == [f"{result.gate}.{kind}" for kind in kinds]
+    for finding in result.findings:
+        assert finding.message
+        assert finding.remedy
+    if verdict is not PASS:
+        assert result.findings
+
+
+# The gates as they tell of themselves.
+
+
+@pytest.mark.parametrize("gate", GATES.values(), ids=GATES)
+def test_a_gate_tells_all_of_itself(gate: Any) -> None:
+    for field in fields(gate):
+        assert getattr(gate, field.name), field.name
+    assert GATES[gate.id] is gate
+    assert gate.what != gate.why != gate.example
+
+
+def test_the_acts_that_move_something_are_guarded() -> None:
+    assert guarding(Act.SET_WEIGHT) == (
+        "schema", "rehearsal", "statements", "laws", "backfill", "probe", "metrics", "soak",
+    )  # fmt: skip
+    assert set(guarding(Act.CONTRACT)) == set(GATES)
+    for act in (Act.EXPAND, Act.BACKFILL, Act.RETIRE, Act.REVERT):
+        assert "schema" in guarding(act)
+    assert guarding(Act.ABORT) == ()
+    assert set(EVIDENCE) < set(GATES)
+
+
+# Nothing is not enough.
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        statements.judge("v1", None),
+        statements.judge("v1", []),
+        laws.judge([]),
+        backfill.judge([]),
+        rehearsal.judge(PhaseRun("v1", State.EXPANDED, ())),
+        probe.judge(probe.ProbeFact("v1", declared=True, ok=None, detail="no copy")),
+        metrics.judge(metrics.MetricsFact("v1", 50, None, None, None, 0.0, 20, None, None, "", ""), "v1"),
+        soak.judge(soak.SoakFact(50, None, 60.0)),
+        drained.judge(drained.DrainedFact("v1", None, None, 30.0, None, None)),
+    ],
+    ids=lambda result: result.gate,
+)
+def test_no_gate_passes_on_no_data(result: GateResult) -> None:
+    assert result.verdict is UNKNOWN
+    assert result.findings
+
+
+# schema
+
+ACTS_AND_STATES = list(product((Act.EXPAND, Act.BACKFILL, Act.SET_WEIGHT, Act.CONTRACT), State))
+
+
+@pytest.mark.parametrize(("act", "state"), ACTS_AND_STATES)
+def test_schema_passes_in_the_state_the_act_starts_from_alone(act: Act, state: State) -> None:
+    result = schema.judge(schema.SchemaFacts(state, (), (), "f"), act)
+    wanted = State.BASE if act is Act.EXPAND else State.EXPANDED
+    says(result, *((PASS,) if state is wanted else (FAIL, "state")))
+
+
+def test_schema_fails_on_what_is_wrong_with_the_revisions() -> None:
+    result = schema.judge(schema.SchemaFacts(State.EXPANDED, (), ("edited", "missing"), "f"), Act.SET_WEIGHT)
+    says(result, FAIL, "revision", "revision")
+
+
+def test_schema_tells_what_is_half_way() -> None:
+    result = schema.judge(schema.SchemaFacts(State.PARTIAL, ("a is there", "b is missing"), (), "f"), Act.CONTRACT)
+    assert "a is there; b is missing" in result.findings[0].message
+
+
+# statements
+
+FINE = statements.StatementFact("SELECT a FROM t", "test_a", None, ("a text",), ("a text",))
+
+
+@pytest.mark.parametrize(
+    ("fact", "expected"),
+    [
+        (FINE, (PASS,)),
+        (replace(FINE, recorded=(), found=()), (PASS,)),
+        (replace(FINE, error="no such column"), (FAIL, "refused")),
+        (replace(FINE, found=("a text", "b text")), (FAIL, "shape")),
+        (replace(FINE, found=("a integer",)), (FAIL, "shape")),
+        (replace(FINE, found=()), (FAIL, "shape")),
+        (replace(FINE, found=None), (UNKNOWN, "untold")),
+    ],
+)
+def test_statements(fact: statements.StatementFact, expected: tuple[Any, ...]) -> None:
+    says(statements.judge("v1", [fact]), *expected)
+    beside = statements.judge("v1", [FINE, fact, FINE])
+    assert (beside.verdict, beside.version, beside.measured["statements"]) == (expected[0], "v1", 3)
+
+
+def test_statements_one_failure_outweighs_what_is_unknown() -> None:
+    facts = [replace(FINE, found=None), replace(FINE, error="no")]
+    assert statements.judge("v1", facts).verdict is FAIL
+
+
+# laws
+
+
+@pytest.mark.parametrize(
+    ("broken", "error", "expected"),
+    [(0, None, (PASS,)), (1, None, (FAIL, "broken")), (None, "timeout", (UNKNOWN, "untold"))],
+)
+def test_laws(broken: int | None, error: str | None, expected: tuple[Any, ...]) -> None:
+    fact = laws.LawFact("t.a", "a is a", "t", 10, broken, ({"id": 1},), error)
+    says(laws.judge([fact]), *expected)
+
+
+def test_laws_tell_how_many_rows_and_which() -> None:
+    fact = laws.LawFact("t.a", "a is kept", "t", 10, 3, [{"id": n} for n in range(5)], foretold=True)
+    (finding,) = laws.judge([fact]).findings
+    assert "3 of 10 rows would break" in finding.message
+    assert "{'id': 2}" in finding.message
+    assert "{'id': 3}" not in finding.message
+
+
+def test_laws_hold_on_an_empty_table() -> None:
+    assert laws.judge([laws.LawFact("t.a", "a is kept", "t", 0, 0)]).verdict is PASS
+
+
+def test_laws_a_broken_one_outweighs_one_untold() -> None:
+    facts = [laws.LawFact("a", "", "t", 0, None, error="x"), laws.LawFact("b", "", "t", 1, 1)]
+    says(laws.judge(facts), FAIL, "broken", "untold")
+
+
+# backfill
+
+
+@pytest.mark.parametrize(
+    ("rows", "finished", "expected"),
+    [
+        (100, True, (PASS,)),
+        (0, True, (PASS,)),
+        (40, False, (FAIL, "unfinished")),
+        (None, False, (FAIL, "not-begun")),
+    ],
+)
+def test_backfill(rows: int | None, finished: bool, expected: tuple[Any, ...]) -> None:
+    fact = backfill.BackfillFact("t:n", rows, finished)
+    says(backfill.judge([fact]), *expected)
+    assert backfill.judge([backfill.BackfillFact("t:m", 1, finished=True), fact]).verdict is expected[0]
+
+
+# probe
+
+
+@pytest.mark.parametrize(
+    ("declared", "ok", "expected"),
+    [
+        (True, True, (PASS,)),
+        (True, False, (FAIL, "failed")),
+        (True, None, (UNKNOWN, "untold")),
+        (False, None, (PASS, "waived")),
+    ],
+)
+def test_probe(declared: bool, ok: bool | None, expected: tuple[Any, ...]) -> None:
+    says(probe.judge(probe.ProbeFact("v1", declared, ok, "503")), *expected)
+
+
+# metrics
+
+GOOD = metrics.MetricsFact(
+    "v1", 50, 100, 1.0, 12.0, 1.0, 20, success_ok=True, latency_ok=True, success_bound=">= 99%", latency_bound="<= 500ms"
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, (PASS,)),
+        ({"requests": 20}, (PASS,)),
+        ({"requests": 19}, (UNKNOWN, "few")),
+        ({"requests": 0, "success_rate": None, "p99_ms": None, "success_ok": None, "latency_ok": None}, (UNKNOWN, "few")),
+        ({"requests": None}, (UNKNOWN, "no-data")),
+        ({"age": 15.1}, (UNKNOWN, "no-data")),
+        ({"success_ok": False, "success_rate": 0.5}, (FAIL, "success-rate")),
+        ({"latency_ok": False, "p99_ms": 900.0}, (FAIL, "latency")),
+        ({"success_ok": False, "latency_ok": False}, (FAIL, "success-rate", "latency")),
+        ({"latency_ok": None, "p99_ms": None}, (UNKNOWN, "few")),
+        # Old or few figures prove neither good nor bad.
+        ({"success_ok": False, "age": 60.0}, (UNKNOWN, "no-data")),
+        ({"success_ok": False, "requests": 3}, (UNKNOWN, "few")),
+    ],
+)
+def test_metrics(change: dict[str, Any], expected: tuple[Any, ...]) -> None:
+    says(metrics.judge(replace(GOOD, **change), "v1"), *expected)
+
+
+def test_metrics_waived_is_told() -> None:
+    result = metrics.judge(None, "v1")
+    says(result, PASS, "waived")
+    assert result.findings[0].severity is Severity.INFO
+
+
+# soak
+
+
+@pytest.mark.parametrize(
+    ("weight", "stood", "expected"),
+    [
+        (0, None, (PASS,)),
+        (0, 0.0, (PASS,)),
+        (50, None, (UNKNOWN, "untold")),
+        (50, 59.9, (FAIL, "short")),
+        (50, 60.0, (PASS,)),
+        (FULL, 0.0, (FAIL, "short")),
+    ],
+)
+def test_soak(weight: int, stood: float | None, expected: tuple[Any, ...]) -> None:
+    says(soak.judge(soak.SoakFact(weight, stood, 60.0)), *expected)
+
+
+# drained
+
+GONE = drained.DrainedFact("v1", FULL, 30.0, 30.0, 0, ())
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, (PASS,)),
+        ({"weight": 999}, (FAIL, "weight")),
+        ({"weight": 0}, (FAIL, "weight")),
+        ({"weight": None}, (UNKNOWN, "weight")),
+        ({"stood": 29.9}, (FAIL, "since")),
+        ({"stood": None}, (UNKNOWN, "since")),
+        ({"ready": 1}, (FAIL, "copies")),
+        ({"ready": None}, (UNKNOWN, "copies")),
+        ({"sessions": ("pid 1",)}, (FAIL, "sessions")),
+        ({"sessions": None}, (UNKNOWN, "sessions")),
+        ({"ready": 2, "sessions": None}, (FAIL, "copies", "sessions")),
+    ],
+)
+def test_drained(change: dict[str, Any], expected: tuple[Any, ...]) -> None:
+    says(drained.judge(replace(GONE, **change)), *expected)
+
+
+@given(
+    st.none() | st.integers(0, FULL), st.none() | st.floats(0, 100), st.none() | st.integers(0, 3),
+    st.none() | st.lists(st.text(max_size=3), max_size=2).map(tuple),
+)  # fmt: skip
+def test_drained_passes_in_one_case_alone(
+    weight: int | None, stood: float | None, ready: int | None, sessions: tuple[str, ...] | None
+) -> None:
+    result = drained.judge(drained.DrainedFact("v1", weight, stood, 30.0, ready, sessions))
+    gone = weight == FULL and stood is not None and stood >= 30.0 and ready == 0 and sessions == ()
+    assert (result.verdict is PASS) == gone
+
+
+# rehearsal
+
+WORKS, BREAKS, OF_ROWS = Outcome(), Outcome("column is missing", "42703"), Outcome("duplicate key", "23505")
+
+
+def rehearsed(*outcomes: Outcome, before: tuple[Outcome, ...] | None = None) -> GateResult:
+    sql = "INSERT INTO t VALUES ($1)"
+    return rehearsal.judge(
+        PhaseRun(
+            "v1",
+            State.EXPANDED,
+            (Executed(sql, "test_a", outcomes),),
+            None if before is None else (Executed(sql, "test_a", before),),
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "expected"),
+    [
+        ((WORKS,), None, (PASS,)),
+        ((WORKS,), (WORKS,), (PASS,)),
+        ((BREAKS,), None, (FAIL, "refused")),
+        ((BREAKS,), (WORKS,), (FAIL, "refused")),
+        ((OF_ROWS,), (WORKS,), (FAIL, "refused")),
+        # What never worked proves nothing, and is not held against the change.
+        ((BREAKS,), (BREAKS,), (UNKNOWN, "unproven")),
+        ((OF_ROWS,), None, (UNKNOWN, "unproven")),
+        ((), None, (UNKNOWN, "unproven")),
+        ((OF_ROWS, WORKS), None, (PASS,)),
+        ((WORKS, BREAKS), (WORKS, WORKS), (FAIL, "refused")),
+        ((BREAKS, WORKS), (BREAKS, WORKS), (PASS,)),
+    ],
+)
+def test_rehearsal(now: tuple[Outcome, ...], before: tuple[Outcome, ...] | None, expected: tuple[Any, ...]) -> None:
+    says(rehearsed(*now, before=before), *expected)
+
+
+def test_rehearsal_fails_on_what_went_wrong_besides() -> None:
+    finding = Finding("rehearsal.laws", Severity.ERROR, "rows break a law", remedy="mend them")
+    run = PhaseRun("v1", State.EXPANDED, (Executed("SELECT 1", "", (WORKS,)),), None, (finding,))
+    says(rehearsal.judge(run), FAIL, "laws")
