@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,21 @@ def test_the_whole_rollout_loses_nothing(tmp_path: Path) -> None:
     final = [gate for gate in report["gates"] if gate["before"] == "contract"]
     assert {gate["verdict"] for gate in final} == {"pass"}
     assert "0 failed" in ran.out
+    missing = shapes(shown_in_readme()) - shapes(ran.out)
+    assert not missing, "the README shows what the demo does not print"
+
+
+def shown_in_readme() -> str:
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    return text.split("<!-- output:")[1].split("```text\n")[1].split("```")[0]
+
+
+def shapes(output: str) -> set[str]:
+    """Lines with every figure but those of the outcome made equal."""
+    lines = (
+        " ".join(re.sub(r"\d+(\.\d+)?(?!%| lost| failed| wrong)", "#", line).split()) for line in output.splitlines()
+    )
+    return {line for line in lines if line}
 
 
 @pytest.mark.parametrize("broken", list(EXPECTED))

@@ -295,9 +295,7 @@ def catalog(*tables: Table, types: Iterable[str] = ()) -> Catalog:
 def pure_plan(case: Case, **change: Any) -> Plan:
     """The plan of a case, without a server."""
     types = {"numeric(12, 2)": "numeric(12,2)", "text": "text"}
-    return make_plan(
-        make_change(case.operation, **change), Catalog({case.base.name: case.base}, "base", 180000, types)
-    )
+    return make_plan(make_change(case.operation, **change), Catalog({case.base.name: case.base}, "base", 180000, types))
 
 
 def live_plan(connection: psycopg.Connection[Any], *operations: Operation, **change: Any) -> Plan:

@@ -20,7 +20,9 @@ from parallelchange.model import Phase, State
 from parallelchange.operations import Operation, RenameColumn, SetNotNull, SplitColumn
 from parallelchange.plan import Plan, state_of
 
-TABLES = "CREATE TABLE t (id bigint PRIMARY KEY, a text NOT NULL, b text); CREATE TABLE u (id bigint PRIMARY KEY, a text)"
+TABLES = (
+    "CREATE TABLE t (id bigint PRIMARY KEY, a text NOT NULL, b text); CREATE TABLE u (id bigint PRIMARY KEY, a text)"
+)
 RENAME = RenameColumn(table="t", column="a", to="n")
 
 
@@ -299,10 +301,10 @@ NASTY = [
     "upper(a)::text || ':x'",
     r"E'\n\t\\'",
     r"'C:\new\'",
-    "'\"\"\"'",
+    '\'"""\'',
     "'\"\"\"' || E'\\n\\\\'",
     "'''' || $$it's \"$$",
-    '\'ends with "\'',
+    "'ends with \"'",
     "'{\"a\": 1}'",
 ]
 

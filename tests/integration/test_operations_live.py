@@ -111,9 +111,7 @@ def backfill(url: str, plan: Plan) -> None:
     for work in plan.backfills:
         with session(url, "parallelchange") as connection:
             table = plan.base.tables[work.table]
-            run_backfill(
-                connection, plan.change.name, work, table, rows_per_second=None, progress=lambda *_: None
-            )
+            run_backfill(connection, plan.change.name, work, table, rows_per_second=None, progress=lambda *_: None)
 
 
 def draw(values: st.SearchStrategy[Row], number: int) -> list[Row]:
@@ -301,7 +299,11 @@ def test_after_each_write_both_versions_read_what_they_should(database: str, cas
 @every_case
 def test_an_insert_of_nothing_gives_each_version_its_default(database: str, case: Case) -> None:
     with expanded(database, case) as (old, new, other):
-        for key, connection, both in ((1, old, case.old_default), (2, new, case.new_default), (3, other, case.old_default)):
+        for key, connection, both in (
+            (1, old, case.old_default),
+            (2, new, case.new_default),
+            (3, other, case.old_default),
+        ):
             table = Table(case, connection, new=connection is new)
             table.insert_nothing(key)
             assert (table.read(key, case.old), table.read(key, case.new)) == both
@@ -398,9 +400,7 @@ def test_what_compares_equal_and_reads_differently_has_moved(database: str) -> N
 def test_an_expression_over_a_generated_column_is_refused_or_right(database: str) -> None:
     """The server computes generated columns after BEFORE triggers, so that there they are empty."""
     with session(database, OLD) as old:
-        old.execute(
-            "CREATE TABLE t (id bigint PRIMARY KEY, a text, twice bigint GENERATED ALWAYS AS (id * 2) STORED)"
-        )
+        old.execute("CREATE TABLE t (id bigint PRIMARY KEY, a text, twice bigint GENERATED ALWAYS AS (id * 2) STORED)")
         operation = SetNotNull(table="t", column="a", up="twice::text")
         plan = live_plan(old, operation)
         if "twice" not in operation.expressions(plan.base.tables[operation.table_name])[0].over:

@@ -283,7 +283,9 @@ def test_any_document_is_read_or_refused(tmp_path: Path, document: Any) -> None:
 
 
 @quick
-@given(at=st.integers(0, len(VALID)), cut=st.integers(0, 12), put=st.text("\0\t\n :-?[]{}#&*!|>'\"%@`,ax1.é", max_size=4))
+@given(
+    at=st.integers(0, len(VALID)), cut=st.integers(0, 12), put=st.text("\0\t\n :-?[]{}#&*!|>'\"%@`,ax1.é", max_size=4)
+)
 def test_any_edit_of_a_file_is_read_or_refused(tmp_path: Path, at: int, cut: int, put: str) -> None:
     _loads_or_is_refused(tmp_path, VALID[:at] + put + VALID[at + cut :])
 

@@ -10,8 +10,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallelchange.gates import EVIDENCE, GATES, Act, backfill, drained, guarding, laws, metrics, probe, rehearsal
-from parallelchange.gates import schema, soak, statements
+from parallelchange.gates import (
+    EVIDENCE,
+    GATES,
+    Act,
+    backfill,
+    drained,
+    guarding,
+    laws,
+    metrics,
+    probe,
+    rehearsal,
+    schema,
+    soak,
+    statements,
+)
 from parallelchange.gates.rehearsal import Executed, Outcome, PhaseRun
 from parallelchange.model import FULL, Finding, GateResult, Severity, State, Verdict
 
@@ -190,7 +203,17 @@ def test_probe(declared: bool, ok: bool | None, expected: tuple[Any, ...]) -> No
 # metrics
 
 GOOD = metrics.MetricsFact(
-    "v1", 50, 100, 1.0, 12.0, 1.0, 20, success_ok=True, latency_ok=True, success_bound=">= 99%", latency_bound="<= 500ms"
+    "v1",
+    50,
+    100,
+    1.0,
+    12.0,
+    1.0,
+    20,
+    success_ok=True,
+    latency_ok=True,
+    success_bound=">= 99%",
+    latency_bound="<= 500ms",
 )
 
 
@@ -200,7 +223,10 @@ GOOD = metrics.MetricsFact(
         ({}, (PASS,)),
         ({"requests": 20}, (PASS,)),
         ({"requests": 19}, (UNKNOWN, "few")),
-        ({"requests": 0, "success_rate": None, "p99_ms": None, "success_ok": None, "latency_ok": None}, (UNKNOWN, "few")),
+        (
+            {"requests": 0, "success_rate": None, "p99_ms": None, "success_ok": None, "latency_ok": None},
+            (UNKNOWN, "few"),
+        ),
         ({"requests": None}, (UNKNOWN, "no-data")),
         ({"age": 15.1}, (UNKNOWN, "no-data")),
         ({"success_ok": False, "success_rate": 0.5}, (FAIL, "success-rate")),

@@ -1,0 +1,35 @@
+"""The README says what is so."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from parallelchange.changefile import load_change
+from parallelchange.cli import VERBS
+from parallelchange.gates.page import render
+from parallelchange.local.shop import BREAKS, example_path
+from parallelchange.operations import OPERATIONS
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+
+
+def test_the_gates_page_is_rendered_from_the_gates() -> None:
+    shown = README.split("gates.page` -->\n")[1].split("<!-- /gates -->")[0]
+    assert shown == render()
+
+
+def test_the_change_it_shows_is_the_example(tmp_path: Path) -> None:
+    (tmp_path / "shown.yaml").write_text(README.split("```yaml\n")[1].split("```")[0])
+    shown = load_change(tmp_path / "shown.yaml")
+    example = load_change(example_path() / "changes" / "split-customer-name.yaml")
+    assert shown.database == example.database
+    assert shown.traffic.stages == example.traffic.stages
+
+
+def test_verbs_breaks_and_operations_it_names_are_there() -> None:
+    named = set(re.findall(r"parallelchange (\w+)", README)) - {"pairs"}
+    assert named <= set(VERBS)
+    assert set(re.findall(r"^\| `([a-z-]+)` \|", README, re.MULTILINE)) == set(BREAKS)
+    listed = README.split("Operations so far: ")[1].split(". ")[0]
+    assert set(re.findall(r"`(\w+)`", listed)) == set(OPERATIONS)
