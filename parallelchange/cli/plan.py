@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from parallelchange.cli import options
+
+if TYPE_CHECKING:
+    from parallelchange.model import Statement
+    from parallelchange.plan import Plan
 
 __all__ = ["command"]
 
@@ -30,15 +36,14 @@ def command(change: str, database_url: str | None, sql: bool, as_json: bool) -> 
         _print_tables(plan)
 
 
-def _phases(plan: object) -> list[tuple[str, tuple[object, ...]]]:
+def _phases(plan: Plan) -> list[tuple[str, tuple[Statement, ...]]]:
     return [(name, getattr(plan, name)) for name in ("expand", "migrate", "contract", "revert")]
 
 
-def _document(plan: object) -> dict[str, object]:
+def _document(plan: Plan) -> dict[str, object]:
     from parallelchange.model import Phase, format_weight
-    from parallelchange.plan import Plan, steps
+    from parallelchange.plan import steps
 
-    assert isinstance(plan, Plan)
     statements = {
         name: [
             {"sql": s.sql, "lock": s.lock.title, "table": str(s.table) if s.table else None, "why": s.why}
@@ -60,23 +65,22 @@ def _document(plan: object) -> dict[str, object]:
     }
 
 
-def _print_sql(plan: object) -> None:
+def _print_sql(plan: Plan) -> None:
     for name, statements in _phases(plan):
         click.echo(f"-- {name}")
         for statement in statements:
-            click.echo(f"{statement.sql};")  # type: ignore[attr-defined]
+            click.echo(f"{statement.sql};")
         click.echo()
 
 
-def _print_tables(plan: object) -> None:
+def _print_tables(plan: Plan) -> None:
     from rich.table import Table
     from rich.text import Text
 
     from parallelchange.cli.show import console
     from parallelchange.model import format_weight
-    from parallelchange.plan import Plan, steps
+    from parallelchange.plan import steps
 
-    assert isinstance(plan, Plan)
     out = console()
     table = Table(title=f"{plan.change.name}: phases beside stages", title_justify="left", box=None, pad_edge=False)
     for heading in ("phase", "weight", "act", "what", "gates before it"):
@@ -90,7 +94,7 @@ def _print_tables(plan: object) -> None:
         for heading in ("lock", "statement", "why"):
             listing.add_column(heading, overflow="fold")
         for statement in statements:
-            listing.add_row(statement.lock.title, Text(_short(statement.sql)), Text(statement.why))  # type: ignore[attr-defined]
+            listing.add_row(statement.lock.title, Text(_short(statement.sql)), Text(statement.why))
         out.print(listing)
     for law in plan.laws:
         out.print(Text(f"\nlaw {law.id} ({law.table}): {law.holds}"))

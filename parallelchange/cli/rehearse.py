@@ -16,9 +16,8 @@ __all__ = ["command"]
 @options.as_json
 def command(change: str, database_url: str | None, record: bool, as_json: bool) -> int:
     """Copy the schema and some rows, then expand, backfill, verify both versions, contract, verify the new one."""
-    from parallelchange.cli.show import console, evidence_document, gate_table, note, print_json, show_findings
+    from parallelchange.cli.show import note, show_evidence
     from parallelchange.cli.world import open_world
-    from parallelchange.model import Verdict, combine
     from parallelchange.rollout.world import Event
 
     def tell(event: Event) -> None:
@@ -30,11 +29,4 @@ def command(change: str, database_url: str | None, record: bool, as_json: bool) 
         if record:
             world.ledger.add_evidence(evidence)
         name = world.plan.change.name
-    verdict = combine(item.result.verdict for item in evidence)
-    if as_json:
-        print_json(evidence_document(name, evidence))
-    else:
-        console().print(gate_table((item.state, item.result) for item in evidence))
-        click.echo(f"{name}: rehearsal: {verdict}")
-        show_findings(dict.fromkeys(f for item in evidence for f in item.result.findings))
-    return 0 if verdict is Verdict.PASS else 1
+    return show_evidence(name, "rehearsal", evidence, as_json=as_json)

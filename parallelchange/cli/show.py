@@ -16,7 +16,17 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = ["console", "decision_document", "evidence_document", "gate_table", "note", "print_json", "show_findings"]
+__all__ = [
+    "console",
+    "decision_document",
+    "findings_of",
+    "gate_table",
+    "note",
+    "print_json",
+    "show_decision",
+    "show_evidence",
+    "show_findings",
+]
 
 _LOG_WIDTH = 220
 _COLOUR = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.UNKNOWN: "yellow"}
@@ -57,18 +67,6 @@ def decision_document(change: str, decision: Decision, *, verdict: Verdict, weig
         "weight": None if weight is None else format_weight(weight),
         "gates": decision.results,
         "findings": [*decision.findings, *findings_of(decision.results)],
-    }
-
-
-def evidence_document(change: str, evidence: Sequence[Evidence]) -> dict[str, Any]:
-    """Evidence as JSON."""
-    results = [item.result for item in evidence]
-    cells = [{"state": item.state, **to_json(item.result)} for item in evidence]
-    return {
-        "change": change,
-        "verdict": combine(result.verdict for result in results),
-        "gates": cells,
-        "findings": findings_of(results),
     }
 
 
@@ -123,3 +121,18 @@ def show_decision(change: str, decision: Decision, *, as_json: bool, weight: int
         if not passed:
             show_findings([*decision.findings, *(f for r in decision.results for f in r.findings)])
     return 0 if passed else 1
+
+
+def show_evidence(change: str, what: str, evidence: Sequence[Evidence], *, as_json: bool) -> int:
+    """Print what was measured and give the exit code."""
+    results = [item.result for item in evidence]
+    verdict = combine(result.verdict for result in results)
+    findings = list(dict.fromkeys(findings_of(results)))
+    if as_json:
+        cells = [{"state": item.state, **to_json(item.result)} for item in evidence]
+        print_json({"change": change, "verdict": verdict, "gates": cells, "findings": findings})
+    else:
+        console().print(gate_table((item.state, item.result) for item in evidence))
+        click.echo(f"{change}: {what}: {verdict}")
+        show_findings(findings)
+    return 0 if verdict is Verdict.PASS else 1
