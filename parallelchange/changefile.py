@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["json_schema", "load_change"]
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
+_APPLICATION = re.compile(r"[\x20-\x7e]{1,63}")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _BOUND = re.compile(r"(>=|<=)\s*(\d+(?:\.\d+)?)\s*(%|ms|s)")
@@ -173,7 +174,7 @@ def _read_yaml(path: Path) -> tuple[Any, dict[str, int]]:
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
         raise InvalidFile(f"is no YAML: {error.problem}", path=path, line=line) from None
-    except YAMLError as error:
+    except (YAMLError, RecursionError, ValueError) as error:
         raise InvalidFile(f"is no YAML: {error}", path=path) from None
     if not isinstance(document, dict):
         raise InvalidFile("holds no change", path=path, line=1, hint="it starts with `change: some-name`")
@@ -251,6 +252,14 @@ class _Reader:
                 "both versions have the same application_name",
                 "give each its own: it tells whose session is whose",
             )
+        for key, version in (("old", old), ("new", new)):
+            name = version.application_name
+            if name is not None and not _APPLICATION.fullmatch(name):
+                self.fail(
+                    f"versions.{key}.application_name",
+                    f"PostgreSQL would show {name!r} as another name",
+                    "use up to 63 printable ASCII characters",
+                )
         if raw.backfill.rows_per_second is not None and raw.backfill.rows_per_second < 1:
             self.fail("backfill.rows_per_second", "must be at least 1", "leave it out for no limit")
         traffic = self.traffic(raw.traffic)

@@ -72,8 +72,10 @@ def read_corpus(path: Path, version: str) -> Corpus:
             for item in raw["statements"]
         )
         recorded = str(raw["version"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidFile(f"is no corpus of statements: {error}", path=path, hint=hint) from None
+    if any("\x00" in text for item in statements for text in (item.sql, *item.types)):
+        raise InvalidFile("holds a statement with a NUL character", path=path, hint=hint)
     if recorded != version:
         raise InvalidFile(f"holds the statements of {recorded}, not of {version}", path=path, hint=hint)
     return Corpus(version, statements)

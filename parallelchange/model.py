@@ -190,6 +190,9 @@ class Table:
         primary_key: Column names, empty when there is none.
         dependents: Per column, what besides the table itself would fall with it (indexes, constraints, views).
         triggers: Our triggers on it by name, each with whether it is enabled and the md5 of its function's body.
+        later_triggers: BEFORE row triggers of others that fire after ours.
+        children: Tables that inherit from it.
+        incarnation: Oids of our triggers: another one after every expand.
         rows: The planner's estimate; None when the table was never analysed.
         kind: `r` ordinary, `p` partitioned, `f` foreign, `v` view.
     """
@@ -199,6 +202,9 @@ class Table:
     primary_key: tuple[str, ...] = ()
     dependents: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     triggers: Mapping[str, tuple[bool, str]] = field(default_factory=dict)
+    later_triggers: tuple[str, ...] = ()
+    children: tuple[str, ...] = ()
+    incarnation: str = ""
     rows: int | None = None
     kind: str = "r"
 
@@ -302,6 +308,7 @@ class EvidenceKey:
     statements: str
     plan: str
     spec: str = ""
+    incarnation: str = ""
 
 
 @dataclass(frozen=True)
@@ -334,6 +341,8 @@ def parse_weight(text: str | float) -> int:
         share = Decimal(raw[:-1]) / 100 if raw.endswith("%") else Decimal(raw)
     except InvalidOperation:
         raise ValueError(f"{raw!r} is no share of traffic; write it as 12.5% or 0.125") from None
+    except ArithmeticError:
+        raise ValueError(f"{raw[:20]} is outside 0%..100%; write a share as 12.5% or 0.125") from None
     if not share.is_finite() or not 0 <= share <= 1:
         raise ValueError(f"{raw} is outside 0%..100%; write a share as 12.5% or 0.125")
     if share * FULL != int(share * FULL):

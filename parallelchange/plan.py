@@ -23,9 +23,9 @@ from parallelchange.model import (
 )
 from parallelchange.operations import Operation, Problem, Writers
 from parallelchange.operations.trigger import Trigger
-from parallelchange.sql import literal, qualified, search_path
+from parallelchange.sql import PINNED, literal, qualified, search_path
 
-__all__ = ["Expectation", "Plan", "Step", "make_plan", "state_of", "steps"]
+__all__ = ["Expectation", "Plan", "Step", "incarnation_of", "make_plan", "state_of", "steps"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class Plan:
         migrate: One transaction, once nothing old writes: refuses unless the laws hold, then lets no NULL in.
         contract: One transaction.
         revert: One transaction that undoes `expand`.
+        relax: One transaction that undoes `migrate`.
         laws: What must hold while both shapes live.
         expectations: By which the state of the schema is told.
         digest: sha256 over all of it; evidence for another plan does not count.
@@ -71,6 +72,7 @@ class Plan:
     migrate: tuple[Statement, ...]
     contract: tuple[Statement, ...]
     revert: tuple[Statement, ...]
+    relax: tuple[Statement, ...]
     laws: tuple[Law, ...]
     expectations: tuple[Expectation, ...]
     digest: str = field(default="")
@@ -103,6 +105,15 @@ def _lock(tables: list[TableName]) -> tuple[Statement, ...]:
 
 
 _TIMEOUT = Statement("SET LOCAL lock_timeout = '500ms'", Lock.NONE, None, "waits behind nobody for longer")
+_SEES_ALL = (
+    Statement("SET LOCAL row_security = off", Lock.NONE, None, "a hidden row is an error, not a row less"),
+    *(
+        Statement(
+            f"SET LOCAL {name} = {literal(value)}", Lock.NONE, None, "values are written as the trigger writes them"
+        )
+        for name, value in PINNED.items()
+    ),
+)
 
 
 def _assert(law: Law, change: str) -> Statement:
@@ -156,7 +167,15 @@ def make_plan(change: Change, base: Catalog) -> Plan:
     lock = [_TIMEOUT, *_lock(sorted(by_table))]
     expand, revert = list(lock), list(lock)
     checks = [s for operation, table in pairs for s in operation.migrate(table, change.name)]
-    migrate = [_TIMEOUT, *(_assert(law, change.name) for law in laws), *(lock[1:] if checks else []), *checks]
+    migrate = [
+        _TIMEOUT,
+        *_SEES_ALL,
+        *(_assert(law, change.name) for law in laws),
+        *(lock[1:] if checks else []),
+        *checks,
+    ]
+    undone = [s for operation, table in pairs for s in operation.relax(table, change.name)]
+    relax = (_TIMEOUT, *undone) if undone else ()
     proofs = [s for operation, table in pairs for s in operation.prove(table, change.name)]
     contract = [_TIMEOUT, *proofs, *lock[1:]]
     expectations = []
@@ -180,6 +199,7 @@ def make_plan(change: Change, base: Catalog) -> Plan:
         tuple(migrate),
         tuple(contract),
         tuple(revert),
+        relax,
         laws,
         tuple(expectations),
     )
@@ -243,11 +263,23 @@ class _Seen:
             (self.made if there else self.missing).append(f"trigger {name} on {at}")
             if there and not (enabled and found == body):
                 self.wrong.append(f"trigger {name} on {at} is {'another than planned' if enabled else 'disabled'}")
+        base = plan.base.tables[at]
         for name in expected.dropped:
             (self.kept if table.column(name) else self.gone).append(f"column {at}.{name}")
+            self._unplanned(base, table, name)
         for name in expected.not_null:
             nullable = (column := table.column(name)) is None or column.nullable
             (self.kept if nullable else self.gone).append(f"nullable {at}.{name}")
+
+    def _unplanned(self, base: Table, table: Table, name: str) -> None:
+        """What came to an old column since the change was planned would go with it unseen."""
+        column, before = table.column(name), base.column(name)
+        if column is not None and column != before:
+            self.wrong.append(f"column {base.name}.{name} is no longer as it was when the change was planned")
+        known = base.dependents.get(name, ())
+        for dependent in table.dependents.get(name, ()):
+            if dependent not in known and "zz_parallelchange_" not in dependent:
+                self.wrong.append(f"{dependent} depends on column {base.name}.{name} and is not in the plan")
 
 
 def state_of(plan: Plan, live: Catalog) -> tuple[State, tuple[str, ...]]:
@@ -272,6 +304,11 @@ def state_of(plan: Plan, live: Catalog) -> tuple[State, tuple[str, ...]]:
         return State.CONTRACTED, ()
     there = (f"{item} is there" for item in (*seen.made, *seen.kept))
     return State.PARTIAL, (*there, *(f"{item} is missing" for item in (*seen.missing, *seen.gone)))
+
+
+def incarnation_of(live: Catalog) -> str:
+    """Which expand it is whose objects are there: what was measured or filled under another one is void."""
+    return ";".join(f"{name}:{table.incarnation}" for name, table in sorted(live.tables.items()))
 
 
 @dataclass(frozen=True)

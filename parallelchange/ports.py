@@ -141,7 +141,8 @@ class Record:
         pending: The act that was begun and whose outcome is not yet recorded, with its details.
         contracted_at: When contraction was committed.
         aborted: Why the change was aborted; None when it was not.
-        backfills: Per pass: {"cursor", "rows", "finished"}.
+        backfills: Per pass: {"cursor", "rows", "total", "finished", "incarnation"}.
+        old_seen: Whether the old version's sessions were ever seen under the name it declares.
     """
 
     change: str
@@ -152,6 +153,7 @@ class Record:
     contracted_at: float | None = None
     aborted: str | None = None
     backfills: Mapping[str, Mapping[str, Any]] | None = None
+    old_seen: bool = False
 
 
 class Ledger(Protocol):
@@ -168,6 +170,9 @@ class Ledger(Protocol):
 
     def settle(self, act: str, outcome: str, **detail: Any) -> None:
         """Record the outcome of the pending act (`done`, `failed`, `void`) and what it changed."""
+
+    def saw_old(self) -> None:
+        """Record that the old version's sessions have been seen under the name it declares."""
 
     def add_evidence(self, evidence: Sequence[Evidence]) -> None:
         """Keep verdicts."""
@@ -218,12 +223,15 @@ class Database(Protocol):
             Busy: The locks were not to be had.
         """
 
-    def revert(self) -> Applied:
-        """Undo expand in one transaction.
+    def revert(self, *, checks: Callable[[Database], None] | None = None) -> Applied:
+        """Undo expand, and migrate where it was applied, in one transaction; `checks` as for `apply`.
 
         Raises:
             Busy: The locks were not to be had.
         """
+
+    def relax(self) -> None:
+        """Undo migrate, where it was applied: the old version may be about to write again."""
 
     def backfill(self, progress: Progress) -> None:
         """Fill the new shape; goes on where an earlier run stopped."""

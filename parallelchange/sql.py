@@ -6,7 +6,10 @@ import hashlib
 from collections.abc import Iterable
 from functools import cache
 
-__all__ = ["columns", "ident", "literal", "object_name", "qualified", "search_path"]
+__all__ = ["PINNED", "columns", "ident", "literal", "object_name", "qualified", "search_path"]
+
+PINNED = {"timezone": "UTC", "datestyle": "ISO", "intervalstyle": "postgres", "extra_float_digits": "1"}
+"""Settings under which one shape is computed from the other: not those of whoever happens to write."""
 
 _LONGEST = 63  # NAMEDATALEN - 1: PostgreSQL cuts longer identifiers silently
 

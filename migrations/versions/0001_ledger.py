@@ -18,6 +18,7 @@ def upgrade() -> None:
             pending jsonb,
             contracted_at timestamptz,
             aborted text,
+            old_seen boolean NOT NULL DEFAULT false,
             created_at timestamptz NOT NULL DEFAULT now(),
             updated_at timestamptz NOT NULL DEFAULT now()
         )
@@ -37,6 +38,7 @@ def upgrade() -> None:
             change text NOT NULL REFERENCES parallelchange.change,
             pass text NOT NULL,
             cursor jsonb,
+            incarnation text NOT NULL,
             rows bigint NOT NULL DEFAULT 0,
             total bigint,
             started_at timestamptz NOT NULL DEFAULT now(),
@@ -55,6 +57,7 @@ def upgrade() -> None:
             statements text NOT NULL,
             plan text NOT NULL,
             spec text NOT NULL,
+            incarnation text NOT NULL,
             state text NOT NULL,
             verdict text NOT NULL CHECK (verdict IN ('pass', 'fail', 'unknown')),
             findings jsonb NOT NULL,

@@ -93,15 +93,18 @@ def read_lock(path: Path) -> Catalog:
             raise InvalidFile(f"is of format {raw['format']}, not {_FORMAT}", path=path, hint="emit the change again")
         tables = [_table(item) for item in raw["tables"]]
         return Catalog({table.name: table for table in tables}, "", 0, dict(raw["types"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidFile(f"cannot be read: {error}", path=path, hint="emit the change again") from None
 
 
 def _table(raw: dict[str, Any]) -> Table:
+    for column in raw["columns"]:
+        if not all(isinstance(column[key], str) for key in ("name", "type")):
+            raise TypeError(f"column {column['name']!r} has no type")
     return Table(
-        TableName(**raw["name"]),
+        TableName(str(raw["name"]["schema"]), str(raw["name"]["name"])),
         tuple(Column(**column) for column in raw["columns"]),
-        tuple(raw["primary_key"]),
-        {name: tuple(lost) for name, lost in raw["dependents"].items()},
-        kind=raw["kind"],
+        tuple(map(str, raw["primary_key"])),
+        {name: tuple(map(str, lost)) for name, lost in raw["dependents"].items()},
+        kind=str(raw["kind"]),
     )

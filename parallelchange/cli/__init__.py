@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
+import traceback
+from typing import NoReturn
 
 import click
 
@@ -60,17 +63,36 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; the only place where errors become messages and exit codes."""
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = cli(standalone_mode=False)
     except ParallelChangeError as error:
-        click.echo(f"error: {error.message}", err=True)
-        if error.hint:
-            click.echo(f" hint: {error.hint}", err=True)
-        sys.exit(error.exit_code)
+        _fail(error.message, error.hint, error.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped; run the same command again to go on", err=True)
         sys.exit(130)
+    except Exception as error:  # noqa: BLE001 - a driver's error, or a fault of ours
+        if not _from_database(error):
+            _fail(f"this is a fault of parallelchange itself:\n{traceback.format_exc()}", "please report it", 3)
+        told = str(getattr(error, "orig", None) or error).strip().splitlines() or [type(error).__name__]
+        _fail(f"PostgreSQL: {told[0]}", "see the role's privileges and the server's log; then run it again", 3)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _interrupt(_signal: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _fail(message: str, hint: str | None, code: int) -> NoReturn:
+    click.echo(f"error: {message}", err=True)
+    if hint:
+        click.echo(f" hint: {hint}", err=True)
+    sys.exit(code)
+
+
+def _from_database(error: Exception) -> bool:
+    """Whether it is an error of the database's drivers, which are not imported here to be asked."""
+    return any(kind.__module__.partition(".")[0] in ("psycopg", "sqlalchemy") for kind in type(error).__mro__)

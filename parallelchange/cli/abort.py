@@ -18,6 +18,6 @@ def command(change: str, database_url: str | None, reason: str) -> None:
     from parallelchange.cli.world import open_world
     from parallelchange.rollout.advance import abort
 
-    with open_world(change, database_url) as world, world.ledger.fenced():
+    with open_world(change, database_url) as world:
         abort(world, reason)
         click.echo(f"{world.plan.change.name}: aborted: all traffic is on {world.plan.change.old.name}")

@@ -33,14 +33,14 @@ def command(change: str, to: int, database_url: str | None, as_json: bool, junit
     from parallelchange.rollout.run import gate
 
     with open_world(change, database_url) as world:
-        decision = gate(world, to)
+        decision, weight = gate(world, to)
         name = world.plan.change.name
     passed = decision.kind is Kind.DONE or (
         decision.kind is Kind.DO and decision.act is Act.SET_WEIGHT and decision.weight == to
     )
     if junit:
         _write_junit(junit, name, decision, passed=passed)
-    return show_decision(name, decision, as_json=as_json, weight=to, passed=passed)
+    return show_decision(name, decision, as_json=as_json, weight=weight, passed=passed)
 
 
 def _write_junit(path: Path, name: str, decision: Decision, *, passed: bool) -> None:

@@ -13,8 +13,9 @@ __all__ = ["command"]
 @options.change
 @options.database_url
 @click.option("--local", "local", is_flag=True, help="On the embedded local mesh (the only router so far).")
+@click.option("--again", is_flag=True, help="Start over although it was aborted.")
 @options.as_json
-def command(change: str, database_url: str | None, local: bool, as_json: bool) -> int:  # noqa: ARG001 - one router so far
+def command(change: str, database_url: str | None, local: bool, again: bool, as_json: bool) -> int:  # noqa: ARG001 - one router so far
     """Go on from wherever the change stands until it is contracted, or a gate blocks. Killed, it can be run again."""
     from parallelchange.cli.act import progress_teller
     from parallelchange.cli.show import note, show_decision
@@ -39,7 +40,7 @@ def command(change: str, database_url: str | None, local: bool, as_json: bool) -
             progress(event)
 
     with open_world(change, database_url, tell=tell) as world:
-        decision = rollout(world)
+        decision = rollout(world, again=again)
         name = world.plan.change.name
         weight = world.router.get().weight
     return show_decision(name, decision, as_json=as_json, weight=weight, passed=decision.kind is Kind.DONE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,7 +43,8 @@ class Settings:
         """
         if not self.database_url:
             raise UsageError("no database is named", hint="set PARALLELCHANGE_DATABASE_URL, or pass --database-url")
-        return self.database_url
+        # SQLAlchemy's form of a URL names its driver; libpq's does not.
+        return re.sub(r"^postgres(ql)?\+\w+://", "postgresql://", self.database_url)
 
 
 def load_settings(start: Path, *, database_url: str | None = None) -> Settings:
@@ -75,13 +77,16 @@ def _find(start: Path) -> tuple[Path, Mapping[str, Any]]:
                 continue
             try:
                 document = tomllib.loads(path.read_text(encoding="utf-8"))
-            except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
                 if name == "pyproject.toml":
                     continue
                 raise InvalidFile(f"is no TOML: {error}", path=path) from None
-            raw = document if name == "parallelchange.toml" else document.get("tool", {}).get("parallelchange")
-            if raw is None:
+            tool = document.get("tool")
+            raw = document if name == "parallelchange.toml" else isinstance(tool, dict) and tool.get("parallelchange")
+            if raw is None or raw is False:
                 continue
+            if not isinstance(raw, dict):
+                raise InvalidFile("tool.parallelchange must be a table", path=path)
             for key, value in raw.items():
                 if key not in _KEYS:
                     raise InvalidFile(

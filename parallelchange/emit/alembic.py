@@ -10,7 +10,6 @@ from pathlib import Path
 
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from alembic.util.exc import CommandError
 
 from parallelchange.errors import InvalidFile, UsageError
 from parallelchange.model import Phase, Statement
@@ -55,9 +54,12 @@ def scripts(ini: Path) -> ScriptDirectory:
     config = Config(ini, toml_file=ini.parent / "pyproject.toml")
     config.set_main_option("here", str(ini.parent).replace("%", "%%"))
     try:
-        return ScriptDirectory.from_config(config)
-    except CommandError as error:
-        raise InvalidFile(f"the Alembic environment cannot be read: {error}", path=ini) from None
+        directory = ScriptDirectory.from_config(config)
+        directory.get_heads()
+    except Exception as error:  # noqa: BLE001 - revisions are the user's own Python: anything can come out
+        told = str(error).strip().splitlines() or [type(error).__name__]
+        raise InvalidFile(f"the Alembic environment cannot be read: {told[0]}", path=ini) from None
+    return directory
 
 
 def _place(directory: ScriptDirectory, plan: Plan) -> tuple[Revision, ...]:
@@ -88,9 +90,10 @@ def _place(directory: ScriptDirectory, plan: Plan) -> tuple[Revision, ...]:
 
 def _lines(statement: Statement) -> str:
     on = f"{statement.lock.title} on {statement.table}: " if statement.table else ""
-    sql = statement.sql.replace('"""', '\\"\\"\\"') if '"""' in statement.sql else statement.sql
-    raw = "" if '"""' in statement.sql else "r"
-    return f'    # {on}{statement.why}\n    run({raw}"""{sql}""")\n'
+    sql = statement.sql
+    # As it runs, where Python lets us; three quotes or a quote at the end would end the string early.
+    text = repr(sql) if '"""' in sql or sql.endswith(('"', "\\")) else f'r"""{sql}"""'
+    return f"    # {on}{statement.why}\n    run({text})\n"
 
 
 def _body(statements: tuple[Statement, ...]) -> str:
@@ -111,7 +114,7 @@ def render(plan: Plan, revision: Revision) -> str:
     phase = revision.phase
     down = {
         Phase.EXPAND: _body(plan.revert),
-        Phase.MIGRATE: "    pass  # what it proved stays true\n",
+        Phase.MIGRATE: _body(plan.relax),
         Phase.CONTRACT: '    raise RuntimeError("contract is the point of no return: roll forward")\n',
     }[phase]
     return f'''"""{plan.change.name}: {phase}

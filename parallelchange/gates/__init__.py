@@ -1,6 +1,6 @@
 """The gates, one file each."""
 
-from parallelchange.gates import backfill, drained, laws, metrics, probe, rehearsal, schema, soak, statements
+from parallelchange.gates import backfill, copies, drained, laws, metrics, probe, rehearsal, schema, soak, statements
 from parallelchange.gates.base import Act, Gate
 
 __all__ = ["EVIDENCE", "GATES", "Act", "Gate", "guarding"]
@@ -13,6 +13,7 @@ GATES: dict[str, Gate] = {
         statements.GATE,
         laws.GATE,
         backfill.GATE,
+        copies.GATE,
         probe.GATE,
         metrics.GATE,
         soak.GATE,

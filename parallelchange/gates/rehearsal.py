@@ -30,10 +30,12 @@ class Outcome:
     Args:
         error: What PostgreSQL said; None when it worked.
         sqlstate: Its code.
+        idle: Whether it is a write that found no row to change, and so showed nothing.
     """
 
     error: str | None = None
     sqlstate: str | None = None
+    idle: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def judge(run: PhaseRun) -> GateResult:
             if known and known[index].error is not None:
                 continue  # it did not work before either: not the change's doing
             if outcome.error is None:
-                worked += 1
+                worked += not outcome.idle
             elif known or outcome.sqlstate not in _OF_THE_ROWS:
                 refused.append(
                     GATE.finding(
@@ -95,7 +97,8 @@ def judge(run: PhaseRun) -> GateResult:
                 worked += 1
                 break
         if not worked:
-            why = next((o.error for o in item.outcomes if o.error), "it has no parameters")
+            idle = "it changed no row" if any(o.idle for o in item.outcomes) else "its parameters are not recorded"
+            why = next((o.error for o in item.outcomes if o.error), idle)
             unproven.append(
                 GATE.finding(
                     "unproven",

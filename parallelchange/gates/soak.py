@@ -27,11 +27,13 @@ class SoakFact:
         weight: Its weight in thousandths.
         stood: Seconds since it was set; None when nobody recorded it.
         soak: Seconds it must stand.
+        settled: Whether the mesh is seen to route by the split.
     """
 
     weight: int
     stood: float | None
     soak: float
+    settled: bool
 
 
 def judge(fact: SoakFact) -> GateResult:
@@ -45,6 +47,9 @@ def judge(fact: SoakFact) -> GateResult:
                 "untold", "nobody recorded when this weight was set", remedy="set it with `parallelchange promote`"
             ),
         )
+    if not fact.settled:
+        told = "the mesh is not seen to follow the split"
+        return unknown(GATE, GATE.finding("mesh", told, remedy="see whether the mesh runs"), weight=fact.weight)
     if fact.stood < fact.soak:
         return failed(
             GATE,

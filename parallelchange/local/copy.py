@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from parallelchange.adapters.postgres.connection import Connection, connect, describe_url
 from parallelchange.errors import Unavailable
@@ -52,22 +55,10 @@ def copy_database(source: str, target: str, tools: Path, *, rows: int = ROWS) ->
     Raises:
         Unavailable: The source cannot be read, or the copy cannot be made.
     """
-    dump = _run(
-        [
-            str(tools / "pg_dump"),
-            "--schema-only",
-            "--no-owner",
-            "--no-privileges",
-            "--no-publications",
-            "--no-subscriptions",
-            "--exclude-schema=parallelchange",
-            "-d",
-            source,
-        ],
-        None,
-        source,
-    )
-    _run([str(tools / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", target], dump, source)
+    _copy_roles(source, target)
+    options = ("--schema-only", "--no-owner", "--no-privileges", "--no-publications", "--no-subscriptions")
+    dump = _run([str(tools / "pg_dump"), *options, "--exclude-schema=parallelchange"], source, source=source)
+    _run([str(tools / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1"], target, source=source, stdin=dump)
     with connect(source) as there, connect(target) as here:
         # Foreign keys and triggers stay out of it: the rows are as they are.
         here.execute("SET session_replication_role = replica")
@@ -80,15 +71,30 @@ def copy_database(source: str, target: str, tools: Path, *, rows: int = ROWS) ->
         here.execute("ANALYZE")
 
 
-def _run(command: list[str], stdin: bytes | None, source: str) -> bytes:
-    done = subprocess.run(command, input=stdin, capture_output=True, check=False)
+def _run(command: list[str], url: str, *, source: str, stdin: bytes | None = None) -> bytes:
+    # A password on a command line is there for everybody on the machine to read.
+    parts: dict[str, Any] = conninfo_to_dict(url)
+    password = parts.pop("password", None)
+    env = {**os.environ, **({"PGPASSWORD": str(password)} if password else {})}
+    done = subprocess.run(
+        [*command, "-d", make_conninfo(**parts)], input=stdin, capture_output=True, check=False, env=env
+    )
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
         raise Unavailable(
             f"{describe_url(source)} cannot be copied for the rehearsal: {lines[-1]}",
-            hint="the role needs to read every table",
+            hint="the role needs to read every table, and its server must not be newer than the embedded one",
         )
     return done.stdout
+
+
+def _copy_roles(source: str, target: str) -> None:
+    """Roles by name only: policies name them."""
+    with connect(source) as there, connect(target) as here:
+        known = {row[0] for row in here.execute("SELECT rolname FROM pg_roles")}
+        for (role,) in there.execute("SELECT rolname FROM pg_roles WHERE rolname !~ '^pg_'").fetchall():
+            if role not in known:
+                here.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(role)))
 
 
 def _copy_rows(

@@ -28,7 +28,7 @@ import aiohttp
 
 from parallelchange.local.tally import Book, Log, Tally
 
-__all__ = ["LoadGenerator", "arrivals", "main"]
+__all__ = ["Call", "LoadGenerator", "arrivals", "main"]
 
 MIX = {"read": 40, "list": 10, "orders": 10, "create": 5, "rename": 15, "email": 10, "order": 10}
 """Requests of each kind in a hundred: 60 reads and 40 writes."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from parallelchange.errors import Unavailable
 
-__all__ = ["LOOPBACK", "Child", "ReservedPort", "http_get", "last_lines"]
+__all__ = ["LOOPBACK", "Child", "ReservedPort", "http_get", "last_lines", "tied_to_us"]
 
 LOOPBACK = "127.0.0.1"
 GRACE = 10.0
@@ -38,6 +38,11 @@ class ReservedPort:
     def release(self) -> None:
         """Give the port back."""
         self._socket.close()
+
+
+def tied_to_us() -> list[str]:
+    """What a command begins with so that it ends, whatever happens, when the thread that started it does."""
+    return [sys.executable, "-I", "-S", str(_LIFELINE), str(os.getpid())]
 
 
 class Child:
@@ -69,7 +74,7 @@ class Child:
         with log.open("ab") as output:
             try:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-S", str(_LIFELINE), str(os.getpid()), *command],
+                    [*tied_to_us(), *command],
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,

@@ -21,6 +21,7 @@ from parallelchange.emit.alembic import emit
 from parallelchange.errors import Unavailable
 from parallelchange.local.environment import LocalMesh
 from parallelchange.local.postgres import scratch_postgres
+from parallelchange.local.process import tied_to_us
 from parallelchange.local.supervisor import Service
 from parallelchange.plan import Plan
 
@@ -189,6 +190,7 @@ class ShopStage:
         errors = self._open.enter_context((self.folder / "load.log").open("wb"))
         self._load = subprocess.Popen(
             [
+                *tied_to_us(),
                 sys.executable,
                 "-m",
                 "parallelchange.local.load",

@@ -108,6 +108,9 @@ class Operation(Protocol):
     def migrate(self, base: Table, change: str) -> tuple[Statement, ...]:
         """Let no new row in that contract could not take. Only once nothing old writes any more."""
 
+    def relax(self, base: Table, change: str) -> tuple[Statement, ...]:
+        """Undo `migrate`: an old version that comes back may write what it always wrote."""
+
     def prove(self, base: Table, change: str) -> tuple[Statement, ...]:
         """Let the server prove, under a weak lock, what contract relies on."""
 

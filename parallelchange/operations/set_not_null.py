@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from parallelchange.model import Backfill, Catalog, Law, Lock, Statement, Table, TableName
+from parallelchange.model import Backfill, Catalog, Law, Statement, Table, TableName
 from parallelchange.operations.base import Expression, Footprint, Problem, Sync, Writers
 from parallelchange.operations.columns import (
     check_not_null,
     common_problems,
-    not_null_check,
+    drop_check,
     prove_not_null,
     set_not_null,
-    table_sql,
 )
 from parallelchange.sql import ident
 
@@ -92,17 +91,13 @@ class SetNotNull:
         """SET NOT NULL, which then needs no scan."""
         return set_not_null(base.name, self.column, change)
 
+    def relax(self, base: Table, change: str) -> tuple[Statement, ...]:
+        """Drop the check."""
+        return drop_check(base.name, self.column, change)
+
     def revert(self, base: Table, change: str) -> tuple[Statement, ...]:
-        """Drop the proof if it is there; filled values stay, as the old version reads them already."""
-        name = ident(not_null_check(base.name, self.column, change))
-        return (
-            Statement(
-                f"ALTER TABLE {table_sql(base.name)} DROP CONSTRAINT IF EXISTS {name}",
-                Lock.ACCESS_EXCLUSIVE,
-                base.name,
-                "NULL may be written again",
-            ),
-        )
+        """The check goes if it is there; filled values stay, as the old version reads them already."""
+        return drop_check(base.name, self.column, change)
 
     def laws(self, base: Table) -> tuple[Law, ...]:
         """The column is set in every row."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from parallelchange.model import Lock, Statement, TableName
 from parallelchange.operations.base import Sync
-from parallelchange.sql import ident, literal, object_name, qualified, search_path
+from parallelchange.sql import PINNED, ident, literal, object_name, qualified, search_path
 
 __all__ = ["STANDS_ASIDE", "Trigger"]
 
@@ -60,10 +60,11 @@ class Trigger:
         aside = f"current_setting('{STANDS_ASIDE}', true) IS DISTINCT FROM {literal(self.change)}"
         moved = " OR ".join(sync.update_when for sync in self.syncs)
         insert, update = map(ident, self.names)
+        pins = "".join(f" SET {name} = {literal(value)}" for name, value in PINNED.items())
         return (
             Statement(
                 f"CREATE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql"
-                f" SET search_path = {search_path(self.table.schema)}"
+                f" SET search_path = {search_path(self.table.schema)}{pins}"
                 f" AS $parallelchange${self.body}$parallelchange$",
                 Lock.NONE,
                 None,

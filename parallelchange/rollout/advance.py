@@ -5,12 +5,13 @@ from __future__ import annotations
 from parallelchange.errors import Blocked, Busy, ParallelChangeError, Refused, Unavailable
 from parallelchange.gates import drained, laws, schema
 from parallelchange.gates.base import Act
-from parallelchange.model import FULL, GateResult, Phase, State, Verdict, format_weight
+from parallelchange.model import GateResult, Phase, State, Verdict, format_weight
 from parallelchange.plan import state_of
-from parallelchange.ports import Applied, Database
+from parallelchange.ports import Applied, Database, Split
 from parallelchange.rollout.decide import Decision
-from parallelchange.rollout.measure import measure
-from parallelchange.rollout.observe import Observation, observe
+from parallelchange.rollout.judge import drained_fact
+from parallelchange.rollout.measure import measure, rehearse
+from parallelchange.rollout.observe import Observation
 from parallelchange.rollout.world import Event, World
 
 __all__ = ["abort", "adopt", "advance", "backfill", "contract", "expand", "retire", "revert", "set_weight"]
@@ -31,7 +32,7 @@ def advance(world: World, obs: Observation, decision: Decision) -> None:
     """
     match decision.act:
         case Act.REHEARSE:
-            world.ledger.add_evidence(world.rehearse())
+            rehearse(world)
         case Act.VERIFY:
             measure(world, obs)
         case Act.EXPAND:
@@ -120,16 +121,21 @@ def set_weight(world: World, obs: Observation, weight: int) -> None:
     except Unavailable:
         world.ledger.settle(Act.SET_WEIGHT, "void")
         raise
-    world.ledger.settle(Act.SET_WEIGHT, "done", weight=weight)
+    world.ledger.settle(Act.SET_WEIGHT, "done", weight=weight, **({"aborted": None} if weight else {}))
+    _follow(world, split)
+    world.tell(Event("weight", format_weight(weight), {"weight": weight}))
+
+
+def _follow(world: World, split: Split) -> None:
+    """Wait until the mesh is seen to route by the split."""
     give_up = world.clock.now() + _SETTLE
     while not world.router.settled(split):
         if world.clock.now() > give_up:
             raise Unavailable(
-                f"{split.name} says {format_weight(weight)}, and the mesh does not follow",
+                f"{split.name} says {format_weight(split.weight)}, and the mesh does not follow",
                 hint="see whether the mesh runs; then run the same command again",
             )
         world.clock.sleep(0.05)
-    world.tell(Event("weight", format_weight(weight), {"weight": weight}))
 
 
 def _scale(world: World, version: str, replicas: int) -> None:
@@ -164,25 +170,21 @@ def contract(world: World) -> None:
     Raises:
         Blocked: A gate no longer passes; nothing was changed.
     """
-    change = world.plan.change
 
-    def nothing_old(database: Database) -> None:
-        sessions = database.sessions(change.old.application_name) if change.old.application_name else None
-        seen = observe(world)
-        _must(
-            [
-                drained.judge(
-                    drained.DrainedFact(
-                        change.old.name,
-                        seen.weight,
-                        seen.stood,
-                        change.traffic.drain,
-                        seen.ready.get(change.old.name),
-                        sessions,
-                    )
-                )
-            ]
+    def drained_now(database: Database) -> GateResult:
+        """As it is now: the split, the copies and the sessions need none of the locks held here."""
+        name = world.plan.change.old.application_name
+        split = world.router.get()
+        seen = Observation(
+            now=database.now(),
+            state=State.EXPANDED,
+            record=world.ledger.read(),
+            split=split,
+            settled=world.router.settled(split),
+            ready={v.name: world.workloads.ready(v.name) for v in world.plan.change.versions},
+            sessions=database.sessions(name) if name else None,
         )
+        return drained.judge(drained_fact(world.plan, seen))
 
     def all_holds(database: Database) -> None:
         state, differences = state_of(world.plan, database.catalog())
@@ -190,25 +192,20 @@ def contract(world: World) -> None:
             [
                 schema.judge(schema.SchemaFacts(state, differences, (), ""), Act.CONTRACT),
                 laws.judge(database.laws(State.EXPANDED)),
+                drained_now(database),
             ]
         )
-        nothing_old(database)
 
-    def still_nothing_old(database: Database) -> None:
-        sessions = database.sessions(change.old.application_name) if change.old.application_name else None
-        _must(
-            [
-                drained.judge(
-                    drained.DrainedFact(change.old.name, FULL, change.traffic.drain, change.traffic.drain, 0, sessions)
-                )
-            ]
-        )
+    def still_drained(database: Database) -> None:
+        _must([drained_now(database)])
 
     world.ledger.intend(Act.CONTRACT)
     try:
         proven = world.database.apply(Phase.MIGRATE, checks=all_holds)
-        applied = world.database.apply(Phase.CONTRACT, checks=all_holds, last_check=still_nothing_old)
+        applied = world.database.apply(Phase.CONTRACT, checks=all_holds, last_check=still_drained)
     except ParallelChangeError:
+        # The old version may be back, and would trip over what migrate has added.
+        world.database.relax()
         world.ledger.settle(Act.CONTRACT, "failed")
         raise
     longest = max(proven.exclusive_seconds, applied.exclusive_seconds)
@@ -223,23 +220,23 @@ def revert(world: World) -> None:
     Raises:
         Refused: It is not allowed in this state.
     """
-    seen = observe(world)
-    name = world.plan.change.name
-    if seen.weight is None:
-        raise Refused(f"the traffic split cannot be read: {seen.split_error}", hint="revert needs it to be at 0%")
-    if seen.weight:
-        raise Refused(
-            f"{world.plan.change.new.name} has {format_weight(seen.weight)} of the traffic",
-            hint=f"first: parallelchange abort {name}",
-        )
-    if seen.state is State.CONTRACTED:
-        raise Refused(f"{name} is contracted: the old shape is gone", hint="roll forward with a new change")
-    _must(
-        [schema.judge(schema.SchemaFacts(seen.state, seen.differences, seen.revisions, seen.fingerprint), Act.REVERT)]
-    )
+    name, new = world.plan.change.name, world.plan.change.new.name
+
+    def allowed(database: Database) -> None:
+        split, record = world.router.get(), world.ledger.read()
+        moved = record is not None and record.weight_since is not None
+        if split.weight or (moved and not world.router.settled(split)):
+            has = f"has {format_weight(split.weight)} of the traffic" if split.weight else "may still have traffic"
+            raise Refused(f"{new} {has}", hint=f"first: parallelchange abort {name}")
+        state, differences = state_of(world.plan, database.catalog())
+        if state is State.CONTRACTED:
+            raise Refused(f"{name} is contracted: the old shape is gone", hint="roll forward with a new change")
+        _must([schema.judge(schema.SchemaFacts(state, differences, (), ""), Act.REVERT)])
+
+    allowed(world.database)
     world.ledger.intend(Act.REVERT)
     try:
-        applied = world.database.revert()
+        applied = world.database.revert(checks=allowed)
     except ParallelChangeError:
         world.ledger.settle(Act.REVERT, "failed")
         raise
@@ -248,6 +245,8 @@ def revert(world: World) -> None:
 
 def abort(world: World, reason: str) -> None:
     """All traffic back to the old version; the schema stays expanded. Open until contract.
+
+    Needs no fence: a rollout that runs sees that the weight is no longer its own, and halts.
 
     Raises:
         Refused: The change is contracted.
@@ -261,18 +260,22 @@ def abort(world: World, reason: str) -> None:
             hint="roll forward with a new change",
         )
     world.ledger.intend(Act.ABORT, reason=reason)
+    world.database.relax()
     if world.workloads.ready(plan.change.old.name) == 0:
         _scale(world, plan.change.old.name, 1)
-    for _ in range(5):
+    split = _to_zero(world)
+    world.ledger.settle(Act.ABORT, "done", weight=0, aborted=reason)
+    _follow(world, split)
+    world.tell(Event("weight", format_weight(0), {"weight": 0}))
+
+
+def _to_zero(world: World) -> Split:
+    for _ in range(20):
         split = world.router.get()
         if split.weight == 0:
-            break
+            return split
         try:
-            split = world.router.set(0, resource_version=split.resource_version)
-            break
+            return world.router.set(0, resource_version=split.resource_version)
         except Busy:
             continue  # somebody else wrote; for an abort what they wrote does not matter
-    else:
-        raise Busy(f"{split.name} is being written by somebody else", hint="run the same command again")
-    world.ledger.settle(Act.ABORT, "done", weight=0, aborted=reason)
-    world.tell(Event("weight", format_weight(0), {"weight": 0}))
+    raise Busy("the split is being written by somebody else all the time", hint="run the same command again")

@@ -11,8 +11,10 @@ What may happen when (design §8)::
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from parallelchange.gates.base import Act
 from parallelchange.model import FULL, Finding, GateResult, Severity, State, Verdict, combine, format_weight
@@ -98,14 +100,9 @@ def decide(plan: Plan, obs: Observation, *, to: int | None = None) -> Decision: 
         return first
     weight = obs.split.weight
     if obs.state is State.CONTRACTED:
-        return Decision(Kind.DONE, f"{plan.change.name} is contracted: {plan.change.new.name} alone is left")
+        return _contracted(plan, weight, to)
     if to is not None and to <= weight:
-        # Less traffic for the new version needs no proof.
-        return (
-            Decision(Kind.DONE, f"the weight is {format_weight(weight)}")
-            if to == weight
-            else Decision(Kind.DO, f"back to {format_weight(to)}", Act.SET_WEIGHT, to)
-        )
+        return _back(plan, obs, weight, to)
     if obs.state is State.BASE:
         return _guarded(plan, obs, Act.EXPAND, "make the new shape beside the old one")
     if obs.state is State.PARTIAL:
@@ -124,6 +121,24 @@ def decide(plan: Plan, obs: Observation, *, to: int | None = None) -> Decision: 
     return _leave(plan, obs)
 
 
+def _contracted(plan: Plan, weight: int, to: int | None) -> Decision:
+    if to is None or to == weight:
+        return Decision(Kind.DONE, f"{plan.change.name} is contracted: {plan.change.new.name} alone is left")
+    message = f"{plan.change.name} is contracted: {plan.change.old.name} cannot work on this schema any more"
+    return Decision(Kind.BLOCKED, message, findings=(_error("rollout.contracted", message, "roll forward"),))
+
+
+def _back(plan: Plan, obs: Observation, weight: int, to: int) -> Decision:
+    """Less traffic for the new version needs no proof, but copies of the old one to take it."""
+    if to == weight:
+        return Decision(Kind.DONE, f"the weight is {format_weight(weight)}")
+    if not obs.ready.get(plan.change.old.name):
+        message = f"no copy of {plan.change.old.name} is ready to take the traffic"
+        remedy = f"`parallelchange abort {plan.change.name}` starts it first"
+        return Decision(Kind.BLOCKED, message, findings=(_error("rollout.no-way-back", message, remedy),))
+    return Decision(Kind.DO, f"back to {format_weight(to)}", Act.SET_WEIGHT, to)
+
+
 def _unfinished(plan: Plan, obs: Observation) -> Decision | None:
     """What a killed process had begun, or a pipeline was let do, if anything."""
     pending = (obs.record.pending if obs.record else None) or {}
@@ -135,7 +150,7 @@ def _unfinished(plan: Plan, obs: Observation) -> Decision | None:
     moved = obs.record is not None and obs.record.weight != obs.split.weight
     if not moved or obs.split.weight != pending.get("weight"):
         return None
-    if pending.get("act") == Act.APPROVE and obs.now - float(pending.get("at", 0)) <= plan.change.max_age:
+    if pending.get("act") == Act.APPROVE and _still_approved(plan, obs, pending):
         return Decision(
             Kind.DO,
             f"{format_weight(obs.split.weight)} was set as the gate had approved it",
@@ -150,6 +165,11 @@ def _unfinished(plan: Plan, obs: Observation) -> Decision | None:
             obs.split.weight,
         )
     return None
+
+
+def _still_approved(plan: Plan, obs: Observation, pending: Mapping[str, Any]) -> bool:
+    same = pending.get("fingerprint") == obs.fingerprint and pending.get("plan") == plan.digest
+    return same and obs.now - float(pending.get("at", 0)) <= plan.change.max_age
 
 
 def _drift(plan: Plan, obs: Observation) -> Decision | None:
@@ -173,7 +193,8 @@ def _drift(plan: Plan, obs: Observation) -> Decision | None:
 
 def _filled(plan: Plan, obs: Observation) -> bool:
     recorded = (obs.record.backfills if obs.record else None) or {}
-    return all(recorded.get(work.id, {}).get("finished") for work in plan.backfills)
+    passes = [recorded.get(work.id, {}) for work in plan.backfills]
+    return all(at.get("finished") and at.get("incarnation") == obs.incarnation for at in passes)
 
 
 def _guarded(plan: Plan, obs: Observation, act: Act, why: str) -> Decision:
@@ -222,6 +243,8 @@ def _watch(plan: Plan, obs: Observation, judged: Judgement, weight: int) -> Deci
         )
     # A stage, or a process that has only begun to look, is given time for its first requests.
     young = min(stood - soak if weight else obs.watched, obs.watched) < GRACE
+    if weight and not obs.settled and young:
+        return Decision(Kind.WAIT, "the mesh is not seen to follow yet", results=judged.results, seconds=TICK)
     if judged.of("metrics") is Verdict.UNKNOWN and young:
         return Decision(Kind.WAIT, "not enough is known of the traffic yet", results=judged.results, seconds=TICK)
     return None

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from parallelchange.gates import EVIDENCE, GATES, backfill, drained, guarding, metrics, schema, soak
+from parallelchange.gates import EVIDENCE, GATES, backfill, copies, drained, guarding, metrics, schema, soak
 from parallelchange.gates.base import Act, unknown
-from parallelchange.model import FULL, Evidence, GateResult, State, Verdict, combine
+from parallelchange.model import FULL, Evidence, EvidenceKey, GateResult, State, Verdict, combine
 from parallelchange.plan import Plan
 from parallelchange.rollout.observe import ALL_VERSIONS, Observation, expected_key
 
-__all__ = ["Judgement", "judge"]
+__all__ = ["Judgement", "drained_fact", "judge"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,8 @@ def _backfill(plan: Plan, obs: Observation, act: Act) -> list[GateResult]:  # no
     facts = []
     for work in plan.backfills:
         known = recorded.get(work.id)
+        if known and known["incarnation"] != obs.incarnation:
+            known = None  # it filled the columns of an expand that was undone
         rows = int(known["rows"]) if known else None
         facts.append(backfill.BackfillFact(work.id, rows, bool(known and known["finished"])))
     return [backfill.judge(facts)]
@@ -69,7 +71,7 @@ def _soak(plan: Plan, obs: Observation, act: Act) -> list[GateResult]:  # noqa: 
     weight = obs.weight
     if weight is None:
         return [unknown(soak.GATE, soak.GATE.finding("untold", obs.split_error))]
-    return [soak.judge(soak.SoakFact(weight, obs.stood, plan.change.traffic.soak))]
+    return [soak.judge(soak.SoakFact(weight, obs.stood, plan.change.traffic.soak, obs.settled))]
 
 
 def _metrics(plan: Plan, obs: Observation, act: Act) -> list[GateResult]:  # noqa: ARG001
@@ -104,12 +106,39 @@ def _metrics(plan: Plan, obs: Observation, act: Act) -> list[GateResult]:  # noq
 
 
 def _drained(plan: Plan, obs: Observation, act: Act) -> list[GateResult]:  # noqa: ARG001
+    return [drained.judge(drained_fact(plan, obs))]
+
+
+def drained_fact(plan: Plan, obs: Observation) -> drained.DrainedFact:
+    """What is left of the old version, as it was observed."""
     old = plan.change.old.name
-    fact = drained.DrainedFact(old, obs.weight, obs.stood, plan.change.traffic.drain, obs.ready.get(old), obs.sessions)
-    return [drained.judge(fact)]
+    return drained.DrainedFact(
+        old,
+        obs.weight,
+        obs.stood,
+        plan.change.traffic.drain,
+        obs.ready.get(old),
+        obs.sessions,
+        seen=obs.record is not None and obs.record.old_seen,
+        settled=obs.settled,
+    )
 
 
-_READ = {"schema": _schema, "backfill": _backfill, "soak": _soak, "metrics": _metrics, "drained": _drained}
+def _copies(plan: Plan, obs: Observation, act: Act) -> list[GateResult]:  # noqa: ARG001
+    return [
+        copies.judge(copies.CopiesFact(v.name, obs.ready.get(v.name), obs.builds.get(v.name)))
+        for v in plan.change.versions
+    ]
+
+
+_READ = {
+    "schema": _schema,
+    "backfill": _backfill,
+    "copies": _copies,
+    "soak": _soak,
+    "metrics": _metrics,
+    "drained": _drained,
+}
 
 
 def _wanted(plan: Plan, obs: Observation, act: Act, gate: str) -> list[tuple[str, State]]:
@@ -165,20 +194,7 @@ def _stale(
     """Why evidence does not count now; None when it does."""
     if found is None:
         return "nothing was measured"
-    wanted = expected_key(plan, obs, version, gate)
-    differs = []
-    if found.key.plan != wanted.plan:
-        differs.append("the plan")
-    if found.key.statements != wanted.statements:
-        differs.append("the recorded statements")
-    # A version of which nothing runs has no live build to differ from.
-    if wanted.build and found.key.build != wanted.build:
-        differs.append("the build")
-    if gate == "rehearsal":
-        if run is None or found.run != run:
-            differs.append("the schema")
-    elif found.key.fingerprint != wanted.fingerprint:
-        differs.append("the schema")
+    differs = _differs(expected_key(plan, obs, version, gate), found, obs, version, run)
     if differs:
         return f"{' and '.join(differs)} changed since it was measured"
     age = obs.now - found.measured_at
@@ -187,4 +203,23 @@ def _stale(
     since = obs.record.weight_since if obs.record else None
     if gate != "rehearsal" and since is not None and found.measured_at < since:
         return "traffic moved since it was measured"
+    if found.result.verdict is not Verdict.PASS and age > obs.watched > 0:
+        return "it did not pass, before this run began; the cause may have been mended"
     return None
+
+
+def _differs(wanted: EvidenceKey, found: Evidence, obs: Observation, version: str, run: str | None) -> list[str]:
+    """What the evidence was measured on and is no longer so, in words."""
+    key = found.key
+    # A version of which nothing runs has no live build to differ from.
+    build = obs.ready.get(version) != 0 and key.build != wanted.build
+    rehearsed = wanted.gate == "rehearsal"
+    schema_ = (run is None or found.run != run) if rehearsed else key.fingerprint != wanted.fingerprint
+    parts = {
+        "the plan": key.plan != wanted.plan,
+        "the recorded statements": key.statements != wanted.statements,
+        "the build": build,
+        "the schema": schema_,
+        "the expanded columns": key.incarnation != wanted.incarnation,
+    }
+    return [name for name, differs in parts.items() if differs]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 
 from parallelchange.gates import laws, probe, statements
 from parallelchange.gates.probe import ProbeFact
@@ -10,7 +11,24 @@ from parallelchange.model import Evidence, GateResult, State
 from parallelchange.rollout.observe import ALL_VERSIONS, Observation, expected_key
 from parallelchange.rollout.world import Event, World
 
-__all__ = ["measure"]
+__all__ = ["measure", "measure_laws", "rehearse"]
+
+
+def rehearse(world: World) -> list[Evidence]:
+    """Rehearse the change and record the evidence, as of when the copy was begun."""
+    at = world.database.now()
+    evidence = [replace(item, measured_at=at) for item in world.rehearse()]
+    world.ledger.add_evidence(evidence)
+    return evidence
+
+
+def measure_laws(world: World, obs: Observation) -> GateResult:
+    """Hold the laws against the rows as they stand, and record what was found."""
+    at = world.database.now()
+    result = laws.judge(world.database.laws(obs.state))
+    key = expected_key(world.plan, obs, ALL_VERSIONS, laws.GATE.id)
+    world.ledger.add_evidence([Evidence(key, result, at, uuid.uuid4().hex, obs.state)])
+    return result
 
 
 def measure(world: World, obs: Observation) -> list[Evidence]:
@@ -25,6 +43,10 @@ def measure(world: World, obs: Observation) -> list[Evidence]:
     """
     change = world.plan.change
     run = uuid.uuid4().hex
+    # What happens while it is measured happens after it.
+    at = world.database.now()
+    if obs.sessions and not (obs.record and obs.record.old_seen):
+        world.ledger.saw_old()
     results: list[tuple[str, GateResult]] = [(ALL_VERSIONS, laws.judge(world.database.laws(obs.state)))]
     # Before expand the new version's statements have nothing to run on; after contract the old one's.
     versions = {State.BASE: (change.old,), State.CONTRACTED: (change.new,)}.get(obs.state, change.versions)
@@ -35,7 +57,6 @@ def measure(world: World, obs: Observation) -> list[Evidence]:
         else:
             fact = world.prober.probe(version, world.workloads.address(version.name))
         results.append((version.name, probe.judge(fact)))
-    at = world.database.now()
     evidence = [
         Evidence(expected_key(world.plan, obs, version, result.gate), result, at, run, obs.state)
         for version, result in results

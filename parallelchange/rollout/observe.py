@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from parallelchange.corpus import read_corpus
 from parallelchange.errors import Unavailable
 from parallelchange.model import Evidence, EvidenceKey, State
-from parallelchange.plan import Plan, state_of
+from parallelchange.plan import Plan, incarnation_of, state_of
 from parallelchange.ports import Record, Sample, Split
 from parallelchange.rollout.world import World
 
@@ -38,6 +38,8 @@ class Observation:
         samples: Version to what it served; None when nothing can be told.
         corpora: Version to the digest of its recorded statements.
         watched: Seconds for which this process has been looking.
+        incarnation: Which expand it is whose objects are there.
+        settled: Whether the mesh is seen to route by the split.
     """
 
     now: float
@@ -55,6 +57,8 @@ class Observation:
     samples: Mapping[str, Sample | None] = field(default_factory=dict)
     corpora: Mapping[str, str] = field(default_factory=dict)
     watched: float = 0.0
+    incarnation: str = ""
+    settled: bool = False
 
     @property
     def weight(self) -> int | None:
@@ -89,8 +93,10 @@ def observe(world: World, *, began: float | None = None) -> Observation:
     plan, change = world.plan, world.plan.change
     live = world.database.catalog()
     state, differences = state_of(plan, live)
+    settled = False
     try:
         split, split_error = world.router.get(), ""
+        settled = world.router.settled(split)
     except Unavailable as error:
         split, split_error = None, error.message
     record = world.ledger.read()
@@ -117,6 +123,8 @@ def observe(world: World, *, began: float | None = None) -> Observation:
         samples={v.name: world.metrics.read(v.name, window) for v in change.versions} if change.metrics else {},
         corpora=corpora(plan),
         watched=0.0 if began is None else world.clock.now() - began,
+        incarnation=incarnation_of(live),
+        settled=settled,
     )
 
 
@@ -130,4 +138,6 @@ def expected_key(plan: Plan, obs: Observation, version: str, gate: str) -> Evide
         fingerprint=obs.fingerprint,
         statements=obs.corpora.get(version, ""),
         plan=plan.digest,
+        # A rehearsal is made on a copy, where the objects are others.
+        incarnation="" if gate == "rehearsal" else obs.incarnation,
     )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from parallelchange.errors import Busy, SchemaState
 from parallelchange.gates.base import Act
-from parallelchange.model import State
+from parallelchange.model import Finding, Severity, State, Verdict
 from parallelchange.rollout.advance import advance
 from parallelchange.rollout.decide import Decision, Kind, decide
+from parallelchange.rollout.measure import measure_laws
 from parallelchange.rollout.observe import Observation, observe
 from parallelchange.rollout.world import Event, World
 
@@ -27,8 +30,12 @@ def whole(obs: Observation) -> Observation:
     return obs
 
 
-def rollout(world: World) -> Decision:
+def rollout(world: World, *, again: bool = False) -> Decision:
     """Go on from wherever the change stands until it is contracted or blocked.
+
+    Args:
+        world: The ports.
+        again: Start over although it was aborted.
 
     Returns:
         The last decision: done, blocked or halted.
@@ -37,26 +44,63 @@ def rollout(world: World) -> Decision:
         SchemaState: The schema is half-way into the change.
     """
     began = world.clock.now()
+    measured: set[Act] = set()
     with world.ledger.fenced():
+        record = world.ledger.read()
+        if record and record.aborted and not again:
+            why = f"it was aborted: {record.aborted}"
+            remedy = "once the cause is mended: `parallelchange rollout --again`"
+            finding = Finding("rollout.aborted", Severity.ERROR, why, "ledger", remedy)
+            return Decision(Kind.BLOCKED, why, findings=(finding,))
         while True:
             obs = whole(observe(world, began=began))
             decision = decide(world.plan, obs)
+            decision = _recheck(world, obs, _unless_measured(decision, measured))
             world.tell(Event("decision", decision.why, {"decision": decision, "observation": obs}))
-            match decision.kind:
-                case Kind.WAIT:
-                    world.clock.sleep(decision.seconds)
-                case Kind.DO:
-                    try:
-                        advance(world, obs, decision)
-                    except Busy as busy:
-                        if decision.act is not Act.SET_WEIGHT:
-                            raise
-                        # Somebody wrote the split in between: look and judge again, never replay.
-                        world.tell(Event("conflict", busy.message))
-                    if decision.act is Act.ABORT:
-                        return decision
-                case _:
-                    return decision
+            if decision.kind is Kind.WAIT:
+                world.clock.sleep(decision.seconds)
+                continue
+            if decision.kind is not Kind.DO:
+                return decision
+            _advance(world, obs, decision)
+            if decision.act is Act.ABORT:
+                return decision
+            measured = measured | {decision.act} if decision.act in _MEASURES else set()
+
+
+_MEASURES = (Act.VERIFY, Act.REHEARSE)
+
+
+def _unless_measured(decision: Decision, measured: set[Act]) -> Decision:
+    """What was just measured and still does not count will not count the next time either."""
+    if decision.act not in measured:
+        return decision
+    open_ = [result for result in decision.results if result.verdict is not Verdict.PASS]
+    first = next((finding.message for result in open_ for finding in result.findings), decision.why)
+    gates = tuple(dict.fromkeys(result.gate for result in open_))
+    return Decision(Kind.BLOCKED, f"measured anew, and still: {first}", results=decision.results, gates=gates)
+
+
+def _advance(world: World, obs: Observation, decision: Decision) -> None:
+    try:
+        advance(world, obs, decision)
+    except Busy as busy:
+        if decision.act is not Act.SET_WEIGHT:
+            raise
+        # Somebody wrote the split in between: look and judge again, never replay.
+        world.tell(Event("conflict", busy.message))
+
+
+def _recheck(world: World, obs: Observation, decision: Decision) -> Decision:
+    """Before traffic grows, hold the laws against the rows of this very moment."""
+    if decision.act is not Act.SET_WEIGHT or decision.weight is None or decision.weight <= (obs.weight or 0):
+        return decision
+    result = measure_laws(world, obs)
+    results = (*(r for r in decision.results if r.gate != result.gate), result)
+    if result.verdict is Verdict.PASS:
+        return replace(decision, results=results)
+    told = result.findings[0].message if result.findings else "nothing was measured"
+    return Decision(Kind.BLOCKED, f"{result.gate}: {told}", results=results, gates=(result.gate,))
 
 
 def look(world: World) -> Observation:
@@ -69,18 +113,27 @@ def look(world: World) -> Observation:
     return obs
 
 
-def gate(world: World, weight: int) -> Decision:
+def gate(world: World, weight: int) -> tuple[Decision, int | None]:
     """Say whether traffic may go to a weight; when it may, the ledger lets somebody else set just that.
 
     Args:
         world: The ports.
         weight: Thousandths.
+
+    Returns:
+        The decision, and the weight as it stands.
     """
     with world.ledger.fenced():
-        decision = decide(world.plan, look(world), to=weight)
+        obs = look(world)
+        decision = _recheck(world, obs, decide(world.plan, obs, to=weight))
+        pending = (obs.record.pending if obs.record else None) or {}
         if decision.kind is Kind.DO and decision.act is Act.SET_WEIGHT:
-            world.ledger.intend(Act.APPROVE, weight=weight, at=world.database.now())
-        return decision
+            approved = {"fingerprint": obs.fingerprint, "plan": world.plan.digest, "at": world.database.now()}
+            world.ledger.intend(Act.APPROVE, weight=weight, **approved)
+        elif pending.get("act") == Act.APPROVE:
+            # What was approved before is not approved any more.
+            world.ledger.settle(Act.APPROVE, "void")
+        return decision, obs.weight
 
 
 def promote(world: World, weight: int) -> Decision:
@@ -91,7 +144,7 @@ def promote(world: World, weight: int) -> Decision:
     """
     with world.ledger.fenced():
         obs = whole(look(world))
-        decision = decide(world.plan, obs, to=weight)
+        decision = _recheck(world, obs, decide(world.plan, obs, to=weight))
         if decision.kind is Kind.DO and decision.act is Act.SET_WEIGHT:
             advance(world, obs, decision)
         return decision

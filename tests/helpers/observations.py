@@ -40,7 +40,10 @@ def evidence(gate: str, version: str, state: State, verdict: Verdict = Verdict.P
     """Fresh evidence."""
     build, statements = BUILDS.get(version, ""), CORPORA.get(version, "")
     fingerprint = "live" if state is State.EXPANDED else f"of {state}"
-    key = EvidenceKey(PLAN.change.name, version, gate, build, fingerprint, statements, PLAN.digest)
+    incarnation = "" if gate == "rehearsal" else "1"
+    key = EvidenceKey(
+        PLAN.change.name, version, gate, build, fingerprint, statements, PLAN.digest, incarnation=incarnation
+    )
     result = GateResult(gate, verdict, (), None if version == ALL_VERSIONS else version)
     # A rehearsal counts across stages; what was measured on the live data must be newer than the weight.
     measured = NOW - (2000.0 if gate == "rehearsal" else 10.0)
@@ -55,12 +58,15 @@ def sample(version: str, **changes: Any) -> Sample:
 def all_is_well(weight: int) -> Observation:
     """An expanded, filled and proven change at a weight; at 100 % the old version is drained."""
     left = 0 if weight == FULL else 1
-    backfills = {work.id: {"cursor": None, "rows": 9, "total": 9, "finished": True} for work in PLAN.backfills}
+    done = {"cursor": None, "rows": 9, "total": 9, "finished": True, "incarnation": "1"}
+    backfills = {work.id: done for work in PLAN.backfills}
     return Observation(
         now=NOW,
         state=State.EXPANDED,
         fingerprint="live",
-        record=Record(PLAN.change.name, 3, weight=weight, weight_since=NOW - 1000.0, backfills=backfills),
+        record=Record(
+            PLAN.change.name, 3, weight=weight, weight_since=NOW - 1000.0, backfills=backfills, old_seen=True
+        ),
         evidence=tuple(evidence(gate, *which) for gate, all_of_it in WANTED.items() for which in all_of_it),
         split=Split("trafficsplit shop", weight, "7", {}),
         builds=BUILDS,
@@ -69,6 +75,8 @@ def all_is_well(weight: int) -> Observation:
         samples={OLD: sample(OLD), NEW: sample(NEW)},
         corpora=CORPORA,
         watched=1000.0,
+        incarnation="1",
+        settled=True,
     )
 
 
@@ -152,14 +160,22 @@ def _stale() -> list[Wrong]:
             add("too old", lambda item: replace(item, measured_at=NOW - 3601.0), "3601 s ago")
             if live:
                 add("another schema", key(fingerprint="x"), "the schema changed")
+                add("another expand", key(incarnation="0"), "the expanded columns changed")
                 add("before the weight was set", lambda item: replace(item, measured_at=NOW - 1000.1), "traffic moved")
             else:
                 add("another run", lambda item: replace(item, run="run-2"), "the schema changed")
             if version != ALL_VERSIONS:
                 add("other statements", key(statements="x"), "the recorded statements changed")
-                add("another build", key(build="x"), "the build changed")
+                # Of a version that has stopped nothing runs that could be another build.
+                add("another build", key(build="x"), "the build changed", (ZERO, STAGE) if version == OLD else matters)
     rehearsed = proof("rehearsal", lambda item: replace(item, key=replace(item.key, fingerprint="x")))
     return [*wrongs, Wrong("rehearsed on another schema", rehearsed, "the schema changed")]
+
+
+def _backfilled(**changes: Any) -> Change:
+    """A backfill that is recorded otherwise."""
+    at = {"cursor": None, "rows": 1, "total": 9, "finished": True, "incarnation": "1", **changes}
+    return record(backfills={work.id: at for work in PLAN.backfills})
 
 
 WRONGS = [
@@ -173,7 +189,13 @@ WRONGS = [
     Wrong("edited revisions", put(revisions=("the expand revision holds other SQL",)), "other SQL"),
     Wrong("an abort was begun", record(pending={"act": "abort"}), "abort"),
     Wrong("no backfill", record(backfills={}), ""),
-    Wrong("half a backfill", record(backfills={w.id: {"rows": 1, "finished": False} for w in PLAN.backfills}), ""),
+    Wrong("half a backfill", _backfilled(finished=False), ""),
+    Wrong("a backfill of another expand", _backfilled(incarnation="0"), ""),
+    Wrong("the mesh does not follow", put(settled=False), "mesh", (STAGE, LAST)),
+    Wrong("no copy of the new version", lambda o: replace(o, ready={**o.ready, NEW: 0}), "no copy", (ZERO, STAGE)),
+    Wrong("no copy of the old version", lambda o: replace(o, ready={**o.ready, OLD: 0}), "no copy", (ZERO, STAGE)),
+    Wrong("nobody knows what runs", put(builds={OLD: None, NEW: None}), "cannot be told", (ZERO, STAGE)),
+    Wrong("the old version's name was never seen", record(old_seen=False), "never seen", (LAST,)),
     Wrong("no ledger", put(record=None), ""),
     Wrong("no evidence", put(evidence=()), "nothing was measured"),
     Wrong("not soaked", record(weight_since=NOW - 9.5), "", (STAGE, LAST)),

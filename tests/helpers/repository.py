@@ -14,7 +14,8 @@ import os
 from alembic import context
 from sqlalchemy import create_engine, pool
 
-engine = create_engine(os.environ["DATABASE_URL"].replace("postgresql://", "postgresql+psycopg://"), poolclass=pool.NullPool)
+url = os.environ["DATABASE_URL"].replace("postgresql://", "postgresql+psycopg://")
+engine = create_engine(url, poolclass=pool.NullPool)
 with engine.connect() as connection:
     context.configure(connection=connection, transaction_per_migration=True)
     with context.begin_transaction():

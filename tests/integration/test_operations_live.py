@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psycopg
 import pytest
@@ -160,7 +160,7 @@ class Writer(threading.Thread):
                 self.errors.append(error)
             self.writes += 1
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -316,7 +316,7 @@ def test_an_update_of_both_shapes_that_disagree_is_refused(database: str, case: 
             table = Table(case, connection, new=True)
             table.insert_nothing(key)
             before = table.read(key, case.old)
-            with pytest.raises(psycopg.errors.IntegrityError, match="parallel change a-change: .* they disagree"):
+            with pytest.raises(psycopg.errors.IntegrityError, match=r"parallel change a-change: .* they disagree"):
                 table.update_columns(key, case.disagree)
             assert table.read(key, case.old) == before
             table.update_columns(key, case.agree)
@@ -333,14 +333,7 @@ def test_an_insert_of_both_shapes_that_disagree_is_refused(database: str, case: 
             table = Table(case, connection, new=True)
             connection.execute(sql, (key, *case.agree.values()))
             assert table.read(key, tuple(case.agree)) == tuple(case.agree.values())
-            if any(column.default for column in case.base.columns if column.name in case.old):
-                # A default of the old column cannot be told from a written value, so the new shape is believed.
-                connection.execute(sql, (key + 10, *case.disagree.values()))
-                written = tuple(case.disagree[name] for name in case.new)
-                assert table.read(key + 10, case.new) == written
-                assert table.read(key + 10, case.old) == case.down(written)
-                continue
-            with pytest.raises(psycopg.errors.IntegrityError, match="parallel change a-change: .* they disagree"):
+            with pytest.raises(psycopg.errors.IntegrityError, match=r"parallel change a-change: .* they disagree"):
                 connection.execute(sql, (key + 10, *case.disagree.values()))
 
 
@@ -533,5 +526,5 @@ def test_laws_tell_of_the_rows_that_would_break_before_anything_is_done(database
         run_phase(connection, plan.expand)
         backfill(database, plan)
         assert broken(connection, plan, State.EXPANDED) == {"customers.name": 2}
-        with pytest.raises(psycopg.errors.CheckViolation, match="rows of public.customers break the law"):
+        with pytest.raises(psycopg.errors.CheckViolation, match=r"rows of public\.customers break the law"):
             run_phase(connection, plan.migrate)

@@ -15,6 +15,7 @@ from parallelchange.gates import (
     GATES,
     Act,
     backfill,
+    copies,
     drained,
     guarding,
     laws,
@@ -54,10 +55,8 @@ def test_a_gate_tells_all_of_itself(gate: Any) -> None:
 
 
 def test_the_acts_that_move_something_are_guarded() -> None:
-    assert guarding(Act.SET_WEIGHT) == (
-        "schema", "rehearsal", "statements", "laws", "backfill", "probe", "metrics", "soak",
-    )  # fmt: skip
-    assert set(guarding(Act.CONTRACT)) == set(GATES)
+    assert set(guarding(Act.SET_WEIGHT)) == set(GATES) - {"drained"}
+    assert set(guarding(Act.CONTRACT)) == set(GATES) - {"copies"}
     for act in (Act.EXPAND, Act.BACKFILL, Act.RETIRE, Act.REVERT):
         assert "schema" in guarding(act)
     assert guarding(Act.ABORT) == ()
@@ -76,9 +75,10 @@ def test_the_acts_that_move_something_are_guarded() -> None:
         backfill.judge([]),
         rehearsal.judge(PhaseRun("v1", State.EXPANDED, ())),
         probe.judge(probe.ProbeFact("v1", declared=True, ok=None, detail="no copy")),
+        copies.judge(copies.CopiesFact("v1", None, None)),
         metrics.judge(metrics.MetricsFact("v1", 50, None, None, None, 0.0, 20, None, None, "", ""), "v1"),
-        soak.judge(soak.SoakFact(50, None, 60.0)),
-        drained.judge(drained.DrainedFact("v1", None, None, 30.0, None, None)),
+        soak.judge(soak.SoakFact(50, None, 60.0, settled=True)),
+        drained.judge(drained.DrainedFact("v1", None, None, 30.0, None, None, seen=False, settled=False)),
     ],
     ids=lambda result: result.gate,
 )
@@ -200,6 +200,23 @@ def test_probe(declared: bool, ok: bool | None, expected: tuple[Any, ...]) -> No
     says(probe.judge(probe.ProbeFact("v1", declared, ok, "503")), *expected)
 
 
+# copies
+
+
+@pytest.mark.parametrize(
+    ("ready", "build", "expected"),
+    [
+        (1, "b", (PASS,)),
+        (0, "b", (FAIL, "none")),
+        (None, "b", (UNKNOWN, "untold")),
+        (2, None, (UNKNOWN, "build")),
+        (2, "", (UNKNOWN, "build")),
+    ],
+)
+def test_copies(ready: int | None, build: str | None, expected: tuple[Any, ...]) -> None:
+    says(copies.judge(copies.CopiesFact("v1", ready, build)), *expected)
+
+
 # metrics
 
 GOOD = metrics.MetricsFact(
@@ -263,12 +280,16 @@ def test_metrics_waived_is_told() -> None:
     ],
 )
 def test_soak(weight: int, stood: float | None, expected: tuple[Any, ...]) -> None:
-    says(soak.judge(soak.SoakFact(weight, stood, 60.0)), *expected)
+    says(soak.judge(soak.SoakFact(weight, stood, 60.0, settled=True)), *expected)
+
+
+def test_soak_counts_only_while_the_mesh_follows() -> None:
+    says(soak.judge(soak.SoakFact(50, 100.0, 60.0, settled=False)), UNKNOWN, "mesh")
 
 
 # drained
 
-GONE = drained.DrainedFact("v1", FULL, 30.0, 30.0, 0, ())
+GONE = drained.DrainedFact("v1", FULL, 30.0, 30.0, 0, (), seen=True, settled=True)
 
 
 @pytest.mark.parametrize(
@@ -285,6 +306,8 @@ GONE = drained.DrainedFact("v1", FULL, 30.0, 30.0, 0, ())
         ({"sessions": ("pid 1",)}, (FAIL, "sessions")),
         ({"sessions": None}, (UNKNOWN, "sessions")),
         ({"ready": 2, "sessions": None}, (FAIL, "copies", "sessions")),
+        ({"seen": False}, (UNKNOWN, "never-seen")),
+        ({"settled": False}, (UNKNOWN, "mesh")),
     ],
 )
 def test_drained(change: dict[str, Any], expected: tuple[Any, ...]) -> None:
@@ -292,15 +315,24 @@ def test_drained(change: dict[str, Any], expected: tuple[Any, ...]) -> None:
 
 
 @given(
-    st.none() | st.integers(0, FULL), st.none() | st.floats(0, 100), st.none() | st.integers(0, 3),
-    st.none() | st.lists(st.text(max_size=3), max_size=2).map(tuple),
-)  # fmt: skip
+    st.none() | st.integers(998, FULL),
+    st.none() | st.floats(29, 31),
+    st.none() | st.integers(0, 1),
+    st.none() | st.lists(st.text(max_size=3), max_size=1).map(tuple),
+    st.booleans(),
+    st.booleans(),
+)
 def test_drained_passes_in_one_case_alone(
-    weight: int | None, stood: float | None, ready: int | None, sessions: tuple[str, ...] | None
+    weight: int | None,
+    stood: float | None,
+    ready: int | None,
+    sessions: tuple[str, ...] | None,
+    seen: bool,
+    settled: bool,
 ) -> None:
-    result = drained.judge(drained.DrainedFact("v1", weight, stood, 30.0, ready, sessions))
+    result = drained.judge(drained.DrainedFact("v1", weight, stood, 30.0, ready, sessions, seen, settled))
     gone = weight == FULL and stood is not None and stood >= 30.0 and ready == 0 and sessions == ()
-    assert (result.verdict is PASS) == gone
+    assert (result.verdict is PASS) == (gone and seen and settled)
 
 
 # rehearsal

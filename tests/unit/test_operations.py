@@ -59,11 +59,11 @@ def test_the_strongest_lock_comes_first_and_behind_a_timeout(case: Case) -> None
     plan = pure_plan(case)
     for statements in (plan.expand, plan.migrate, plan.contract, plan.revert):
         assert statements[0].sql.startswith("SET LOCAL lock_timeout")
-        order = [s.lock for s in statements if s.lock is not Lock.NONE]
-        strongest = order.index(max(order))
-        assert max(order) < Lock.ACCESS_EXCLUSIVE or statements[strongest + 1].sql.startswith("LOCK TABLE")
+        locking = [statement for statement in statements if statement.lock is not Lock.NONE]
+        first = max(locking, key=lambda statement: statement.lock)
+        assert first.lock < Lock.ACCESS_EXCLUSIVE or first.sql.startswith("LOCK TABLE")
         # What comes before the strong lock needs a weak one: rows are looked at while others write.
-        assert all(lock <= Lock.SHARE_UPDATE_EXCLUSIVE for lock in order[:strongest])
+        assert all(before.lock <= Lock.SHARE_UPDATE_EXCLUSIVE for before in locking[: locking.index(first)])
 
 
 @every_case

@@ -48,22 +48,22 @@ def run_backfill(
     rows_per_second: int | None,
     progress: Progress,
     sleep: Callable[[float], None] = time.sleep,
+    incarnation: str = "",
 ) -> None:
     """Fill the rows that are still empty, from where the ledger says an earlier run stopped.
 
     Args:
-        connection: A session of its own; its settings are changed.
+        connection: An autocommit session.
         change: The change's name.
         work: The pass.
         table: The table as the plan knows it, for the key's types.
         rows_per_second: Upper limit; None for none.
         progress: Told after each batch.
         sleep: How to wait.
+        incarnation: Of the expand whose columns are filled; what was recorded of another one does not count.
     """
     at = qualified(work.table.schema, work.table.name)
-    connection.execute(f"SET {STANDS_ASIDE} = {literal(change)}")
-    connection.execute(f"SET search_path = {search_path(work.table.schema)}")
-    total = _begin(connection, change, work, at)
+    total = _begin(connection, change, work, at, incarnation)
     size = BatchSize(limit=max(1, int(rows_per_second * _TARGET)) if rows_per_second else _CEILING)
     while True:
         begun = time.monotonic()
@@ -78,17 +78,19 @@ def run_backfill(
             sleep(max(0.0, seen / rows_per_second - took))
 
 
-def _begin(connection: Connection, change: str, work: Backfill, at: str) -> int | None:
+def _begin(connection: Connection, change: str, work: Backfill, at: str, incarnation: str) -> int | None:
     """Record the pass, once, with the number of rows to go over for the time left."""
     row = connection.execute(
-        "SELECT total FROM parallelchange.backfill WHERE change = %s AND pass = %s", (change, work.id)
+        "SELECT total FROM parallelchange.backfill WHERE change = %s AND pass = %s AND incarnation = %s",
+        (change, work.id, incarnation),
     ).fetchone()
     if row is None:
         counted = connection.execute(f"SELECT count(*) FROM {at}").fetchone()
         row = connection.execute(
-            "INSERT INTO parallelchange.backfill (change, pass, total) VALUES (%s, %s, %s)"
-            " ON CONFLICT (change, pass) DO UPDATE SET total = EXCLUDED.total RETURNING total",
-            (change, work.id, counted[0] if counted else None),
+            "INSERT INTO parallelchange.backfill AS b (change, pass, incarnation, total) VALUES (%s, %s, %s, %s)"
+            " ON CONFLICT (change, pass) DO UPDATE SET incarnation = EXCLUDED.incarnation, total = EXCLUDED.total,"
+            " cursor = NULL, rows = 0, started_at = now(), finished_at = NULL RETURNING total",
+            (change, work.id, incarnation, counted[0] if counted else None),
         ).fetchone()
     return int(row[0]) if row and row[0] is not None else None
 
@@ -107,6 +109,9 @@ def _batch(connection: Connection, change: str, work: Backfill, table: Table, li
     bound = "(" + ", ".join(f"CAST(%s AS {type_})" for type_ in types) + ")"
     mine = (change, work.id)
     with connection.transaction():
+        # LOCAL, so that behind a pooler no other session ever inherits them.
+        connection.execute(f"SET LOCAL {STANDS_ASIDE} = {literal(change)}")
+        connection.execute(f"SET LOCAL search_path = {search_path(work.table.schema)}")
         row = connection.execute(
             "SELECT cursor, rows, finished_at IS NOT NULL FROM parallelchange.backfill"
             " WHERE change = %s AND pass = %s FOR UPDATE",
@@ -126,10 +131,8 @@ def _batch(connection: Connection, change: str, work: Backfill, table: Table, li
             cursor or (),
         ).fetchone()
         if last is None:
-            connection.execute(
-                "UPDATE parallelchange.backfill SET finished_at = now() WHERE change = %s AND pass = %s", mine
-            )
-            return None
+            _finish(connection, mine, _left_behind(connection, work, at))
+            return (0, rows) if _again(connection, mine) else None
         seen, upto = last[0], list(last[1:])
         sets = ", ".join(f"{ident(name)} = ({sql})" for name, sql in work.assign.items()).replace("%", "%%")
         within = f"{after + ' AND' if cursor else 'WHERE'} ({key}) <= {bound}"
@@ -142,3 +145,25 @@ def _batch(connection: Connection, change: str, work: Backfill, table: Table, li
             (Jsonb(upto), seen, *mine),
         )
     return seen, rows + seen
+
+
+def _left_behind(connection: Connection, work: Backfill, at: str) -> bool:
+    """Whether rows are left to fill: one whose key was moved behind the cursor was passed over."""
+    filled = " OR ".join(f"({sql}) IS NOT NULL" for sql in work.assign.values())
+    row = connection.execute(
+        f"SELECT EXISTS (SELECT FROM {at} AS {ident(work.table.name)} WHERE {work.unfilled} AND ({filled}))"
+    ).fetchone()
+    return bool(row and row[0])
+
+
+def _finish(connection: Connection, mine: tuple[str, str], again: bool) -> None:
+    """Record the end of the pass, or go over the table once more."""
+    what = "cursor = NULL" if again else "finished_at = now()"
+    connection.execute(f"UPDATE parallelchange.backfill SET {what} WHERE change = %s AND pass = %s", mine)
+
+
+def _again(connection: Connection, mine: tuple[str, str]) -> bool:
+    row = connection.execute(
+        "SELECT finished_at IS NULL FROM parallelchange.backfill WHERE change = %s AND pass = %s", mine
+    ).fetchone()
+    return bool(row and row[0])

@@ -12,32 +12,37 @@ from parallelchange.model import Catalog, Column, Table, TableName
 __all__ = ["canonical_types", "fingerprint", "read_catalog"]
 
 # One line per object of the user's schemas. Left out: system schemas, our ledger, Alembic's bookkeeping, objects
-# of extensions, and the catalogued NOT NULL constraints that only PostgreSQL 18 has (attnotnull says the same).
+# of extensions, the catalogued NOT NULL constraints that only PostgreSQL 18 has (attnotnull says the same), and
+# the checks that migrate adds: they are the change's own, and the schema counts as expanded with and without them.
 _FINGERPRINT = """
 WITH spaces AS (
   SELECT oid, nspname FROM pg_namespace
   WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'parallelchange')
 ), rels AS (
-  SELECT c.oid, c.relname, c.relkind, c.relrowsecurity, c.relpersistence, n.nspname
+  SELECT c.oid, c.relname, c.relkind, c.relrowsecurity, c.relforcerowsecurity, c.relpersistence, c.reloptions,
+    n.nspname
   FROM pg_class c JOIN spaces n ON n.oid = c.relnamespace
-  WHERE c.relname <> 'alembic_version' AND NOT c.relispartition
+  WHERE c.relname <> 'alembic_version'
     AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
                     AND d.deptype = 'e')
 ), lines AS (
-  SELECT format('relation %s.%s %s %s %s', nspname, relname, relkind, relrowsecurity, relpersistence) AS line
+  SELECT format('relation %s.%s %s %s %s %s %s', nspname, relname, relkind, relrowsecurity, relforcerowsecurity,
+      relpersistence, reloptions) AS line
   FROM rels WHERE relkind IN ('r', 'p', 'v', 'm', 'f')
   UNION ALL
-  SELECT format('column %s.%s %s %s %s null=%s %s %s', r.nspname, r.relname,
+  SELECT format('column %s.%s %s %s %s null=%s %s %s %s', r.nspname, r.relname,
       row_number() OVER (PARTITION BY r.oid ORDER BY a.attnum),
       a.attname, format_type(a.atttypid, a.atttypmod), NOT a.attnotnull,
-      a.attidentity::text || a.attgenerated::text, pg_get_expr(d.adbin, d.adrelid))
+      a.attidentity::text || a.attgenerated::text, pg_get_expr(d.adbin, d.adrelid),
+      (SELECT collname FROM pg_collation l WHERE l.oid = a.attcollation))
   FROM rels r JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
   LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-  WHERE r.relkind IN ('r', 'p', 'v', 'm', 'f')
+  WHERE r.relkind IN ('r', 'p', 'v', 'm', 'f', 'c')
   UNION ALL
   SELECT format('constraint %s.%s %s %s %s', r.nspname, r.relname, c.conname, c.convalidated,
       pg_get_constraintdef(c.oid))
   FROM rels r JOIN pg_constraint c ON c.conrelid = r.oid WHERE c.contype NOT IN ('n', 't')
+    AND c.conname !~ '^parallelchange_'
   UNION ALL
   SELECT format('index %s %s', pg_get_indexdef(i.indexrelid), i.indisvalid)
   FROM rels r JOIN pg_index i ON i.indrelid = r.oid
@@ -47,12 +52,16 @@ WITH spaces AS (
   UNION ALL
   SELECT format('view %s.%s %s', nspname, relname, pg_get_viewdef(oid)) FROM rels WHERE relkind IN ('v', 'm')
   UNION ALL
-  SELECT format('policy %s.%s %s %s %s %s', r.nspname, r.relname, p.polname, p.polcmd,
+  SELECT format('rule %s', pg_get_ruledef(w.oid))
+  FROM rels r JOIN pg_rewrite w ON w.ev_class = r.oid WHERE r.relkind IN ('r', 'p')
+  UNION ALL
+  SELECT format('policy %s.%s %s %s %s %s %s %s', r.nspname, r.relname, p.polname, p.polcmd, p.polpermissive,
+      (SELECT string_agg(CASE o WHEN 0 THEN 'public' ELSE pg_get_userbyid(o) END, ',') FROM unnest(p.polroles) o),
       pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))
   FROM rels r JOIN pg_policy p ON p.polrelid = r.oid
   UNION ALL
-  SELECT format('function %s.%s(%s) %s %s', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid),
-      p.proconfig, md5(p.prosrc))
+  SELECT format('function %s.%s(%s) %s', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid),
+      CASE WHEN p.prokind IN ('f', 'p') THEN md5(pg_get_functiondef(p.oid)) ELSE p.prosrc END)
   FROM pg_proc p JOIN spaces n ON n.oid = p.pronamespace
   WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid
                     AND d.deptype = 'e')
@@ -74,7 +83,7 @@ _TABLE = """
 SELECT c.oid, c.relkind, nullif(c.reltuples, -1)::bigint,
   (SELECT array_agg(a.attname::text ORDER BY k.place) FROM pg_index i,
      unnest(i.indkey) WITH ORDINALITY k(num, place) JOIN pg_attribute a ON a.attnum = k.num
-   WHERE i.indrelid = c.oid AND i.indisprimary AND a.attrelid = c.oid)
+   WHERE i.indrelid = c.oid AND i.indisprimary AND a.attrelid = c.oid AND k.place <= i.indnkeyatts)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p', 'f', 'v', 'm')
 """
@@ -92,10 +101,20 @@ WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 """
 
 _TRIGGERS = """
-SELECT t.tgname, t.tgenabled IN ('O', 'A'), md5(p.prosrc)
+SELECT t.tgname, t.tgenabled IN ('O', 'A'), md5(p.prosrc), t.oid
 FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
 WHERE t.tgrelid = %s AND NOT t.tgisinternal AND t.tgname LIKE 'zz\\_parallelchange\\_%%'
+ORDER BY t.oid
 """
+
+# Type bits: 1 row, 2 before (PostgreSQL's pg_trigger.h).
+_LATER = """
+SELECT tgname FROM pg_trigger
+WHERE tgrelid = %s AND NOT tgisinternal AND tgtype & 3 = 3 AND tgname >= 'zz_parallelchange_'
+  AND tgname NOT LIKE 'zz\\_parallelchange\\_%%' ORDER BY tgname
+"""
+
+_CHILDREN = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = %s ORDER BY 1"
 
 
 def fingerprint(connection: Connection) -> str:
@@ -132,8 +151,19 @@ def _table(connection: Connection, name: TableName) -> Table | None:
         columns.append(Column(column, type_, nullable, default, generated))
         if lost:
             dependents[column] = tuple(lost)
-    triggers = {trigger: (enabled, body) for trigger, enabled, body in connection.execute(_TRIGGERS, (oid,))}
-    return Table(name, tuple(columns), tuple(key or ()), dependents, triggers, rows, kind)
+    ours = connection.execute(_TRIGGERS, (oid,)).fetchall()
+    return Table(
+        name,
+        tuple(columns),
+        tuple(key or ()),
+        dependents,
+        {trigger: (enabled, body) for trigger, enabled, body, _ in ours},
+        tuple(row[0] for row in connection.execute(_LATER, (oid,))),
+        tuple(row[0] for row in connection.execute(_CHILDREN, (oid,))),
+        ",".join(str(oid) for *_, oid in ours),
+        rows,
+        kind,
+    )
 
 
 def canonical_types(connection: Connection, types: Iterable[str]) -> dict[str, str]:

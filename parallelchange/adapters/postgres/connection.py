@@ -8,8 +8,9 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from parallelchange.errors import Unavailable
+from parallelchange.sql import PINNED
 
-__all__ = ["Connection", "connect", "describe_url"]
+__all__ = ["Connection", "connect", "describe_url", "session_parameters"]
 
 Connection = psycopg.Connection[TupleRow]
 
@@ -17,35 +18,50 @@ APPLICATION = "parallelchange"
 
 
 def describe_url(url: str) -> str:
-    """Where a URL leads, without user secrets: `shop on 10.0.0.5:5432`."""
+    """Where a URL leads, without user and password: `database shop on 10.0.0.5:5432`."""
     try:
         parts = psycopg.conninfo.conninfo_to_dict(url)
     except psycopg.Error:
-        return "the database (its URL cannot be read)"
-    host = parts.get("host") or "the local socket"
-    port = f":{parts['port']}" if parts.get("port") else ""
-    return f"database {parts.get('dbname') or 'default'} on {host}{port}"
+        return "the database"
+    host, name = str(parts.get("host") or "the local socket"), str(parts.get("dbname") or "default")
+    if "@" in host + name or ":" in name:
+        return "the database"  # a slip in the URL puts the password where these should be
+    return f"database {name} on {host}" + (f":{parts['port']}" if parts.get("port") else "")
 
 
-def connect(url: str, **settings: Any) -> Connection:
-    """Open an autocommit session.
+def connect(url: str, **settings: str) -> Connection:
+    """Open an autocommit session of ours.
 
     Args:
         url: libpq URL or DSN.
-        settings: Server settings of the session, such as `lock_timeout`.
+        settings: Server settings of the session besides ours.
 
     Raises:
         Unavailable: The server does not answer or does not let us in.
     """
-    options = " ".join(f"-c {name}={value}" for name, value in settings.items()) or None
     try:
-        # None leaves what the URL or the environment says of it.
-        parameters: dict[str, Any] = {"options": options} if options else {}
-        return psycopg.connect(url, autocommit=True, application_name=APPLICATION, connect_timeout=10, **parameters)
-    except (psycopg.OperationalError, psycopg.ProgrammingError) as error:
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-        reason = reason.split(": ", 1)[-1] if "password" not in reason.lower() else "it does not accept the password"
+        return psycopg.connect(url, autocommit=True, **session_parameters(url, **settings))
+    except psycopg.ProgrammingError:
+        # libpq's message quotes the URL, and with it the password.
+        raise Unavailable(
+            "the database URL cannot be read",
+            hint="write it as postgresql://user:password@host:5432/name; encode special characters of the password",
+        ) from None
+    except psycopg.OperationalError as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        reason = lines[-1].split(": ", 1)[-1] if "password" not in lines[-1].lower() else "it does not let us in"
         raise Unavailable(
             f"{describe_url(url)} does not answer: {reason}",
             hint="check PARALLELCHANGE_DATABASE_URL or database_url in parallelchange.toml, and that the server runs",
         ) from None
+
+
+def session_parameters(url: str, **settings: str) -> dict[str, Any]:
+    """What every session of ours is opened with.
+
+    Row security would hide rows from laws and backfill instead of failing; the other settings decide how
+    values are written as text, and must be the same wherever one shape is computed from the other.
+    """
+    options = " ".join(f"-c {name}={value}" for name, value in {**PINNED, "row_security": "off", **settings}.items())
+    given = psycopg.conninfo.conninfo_to_dict(url).get("options") or ""
+    return {"application_name": APPLICATION, "connect_timeout": 10, "options": f"{given} {options}".strip()}

@@ -17,7 +17,7 @@ from parallelchange.corpus import read_corpus
 from parallelchange.gates.laws import LawFact
 from parallelchange.gates.statements import StatementFact
 from parallelchange.model import Catalog, Phase, State
-from parallelchange.plan import Plan
+from parallelchange.plan import Plan, incarnation_of
 from parallelchange.ports import Applied, Database, Progress
 
 __all__ = ["PostgresDatabase"]
@@ -91,13 +91,18 @@ class PostgresDatabase:
 
         return run
 
-    def revert(self) -> Applied:
-        """Undo expand in one transaction."""
-        return self.revisions.revert()
+    def revert(self, *, checks: Callable[[Database], None] | None = None) -> Applied:
+        """Undo expand, and migrate where it was applied, in one transaction."""
+        return self.revisions.undo(Phase.EXPAND, checks=self._inside(checks))
+
+    def relax(self) -> None:
+        """Undo migrate, where it was applied."""
+        if self.plan.revision(Phase.MIGRATE) in self.revisions.applied():
+            self.revisions.undo(Phase.MIGRATE)
 
     def backfill(self, progress: Progress) -> None:
         """Fill the new shape; goes on where an earlier run stopped."""
-        change = self.plan.change
+        change, incarnation = self.plan.change, incarnation_of(self.catalog())
         for work in self.plan.backfills:
             connection: Any = connect(self.url)
             with connection:
@@ -107,6 +112,7 @@ class PostgresDatabase:
                     work,
                     self.plan.base.tables[work.table],
                     rows_per_second=change.rows_per_second,
+                    incarnation=incarnation,
                     progress=progress,
                 )
 

@@ -12,6 +12,7 @@ from parallelchange.gates.rehearsal import Executed, Outcome
 
 __all__ = ["execute_all"]
 
+_WRITES = ("UPDATE", "DELETE", "MERGE")
 _FINE = (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK, ExecStatus.EMPTY_QUERY)
 
 
@@ -44,11 +45,13 @@ def _execute(connection: Connection, statement: Recorded, values: Sequence[str |
         oids = [_oid(connection, type_) for type_ in statement.types]
         given = [None if value is None else value.encode() for value in values]
         result = pg.exec_params(statement.sql.encode(), given, oids or None)
+        command = (result.command_status or b"").decode().split()
+        idle = bool(command) and command[0] in _WRITES and command[-1] == "0"
         if result.status in _FINE:
             # Deferred constraints would else speak up only at a commit that never comes.
             result = pg.exec_(b"SET CONSTRAINTS ALL IMMEDIATE")
         if result.status in _FINE:
-            return Outcome()
+            return Outcome(idle=idle)
         error = result.error_message.decode(errors="replace").strip().splitlines()[0]
         state = result.error_field(DiagnosticField.SQLSTATE) or b""
         return Outcome(error.removeprefix("ERROR:").strip(), state.decode())

@@ -35,7 +35,8 @@ def check_expressions(connection: Connection, change: Change, base: Catalog) -> 
 
 def _refused(connection: Connection, schema: str, table: str, expression: Expression) -> str | None:
     columns = ", ".join(f"NULL::{type_} AS {ident(name)}" for name, type_ in expression.over.items()) or "1"
-    source = f"SELECT ({expression.sql}) FROM (SELECT {columns}) AS {ident(table)}"
+    # In WHERE, because what is refused there (sets, aggregates, windows) would be refused in an UPDATE too.
+    source = f"SELECT FROM (SELECT {columns}) AS {ident(table)} WHERE ({expression.sql}) IS NULL"
     try:
         with connection.transaction(force_rollback=True):
             connection.execute(f"SET LOCAL search_path = {search_path(schema)}")

@@ -152,18 +152,22 @@ class PostgresLedger:
             return None
         row = self.connection.execute(
             "SELECT fence, weight, extract(epoch FROM weight_since)::float8, pending,"
-            " extract(epoch FROM contracted_at)::float8, aborted FROM parallelchange.change WHERE name = %s",
+            " extract(epoch FROM contracted_at)::float8, aborted, old_seen FROM parallelchange.change WHERE name = %s",
             (self.change,),
         ).fetchone()
         if row is None:
             return None
         passes = self.connection.execute(
-            "SELECT pass, cursor, rows, total, finished_at IS NOT NULL FROM parallelchange.backfill WHERE change = %s",
+            "SELECT pass, cursor, rows, total, finished_at IS NOT NULL, incarnation"
+            " FROM parallelchange.backfill WHERE change = %s",
             (self.change,),
         )
-        backfills = {name: {"cursor": c, "rows": n, "total": t, "finished": f} for name, c, n, t, f in passes}
-        fence, weight, since, pending, contracted, aborted = row
-        return Record(self.change, fence, weight, since, pending, contracted, aborted, backfills)
+        backfills = {
+            name: {"cursor": c, "rows": n, "total": t, "finished": f, "incarnation": i}
+            for name, c, n, t, f, i in passes
+        }
+        fence, weight, since, pending, contracted, aborted, seen = row
+        return Record(self.change, fence, weight, since, pending, contracted, aborted, backfills, seen)
 
     def intend(self, act: str, **detail: Any) -> None:
         """Record what is about to be done."""
@@ -188,6 +192,10 @@ class PostgresLedger:
                 # The next expand starts with empty columns: what was filled is gone.
                 self.connection.execute("DELETE FROM parallelchange.backfill WHERE change = %s", (self.change,))
             self._journal(act, outcome, detail)
+
+    def saw_old(self) -> None:
+        """Record that the old version's sessions have been seen under the name it declares."""
+        self.connection.execute("UPDATE parallelchange.change SET old_seen = true WHERE name = %s", (self.change,))
 
     def _update(self, what: str, *values: Any) -> None:
         """Change the row, unless a later process has taken over."""
@@ -216,15 +224,12 @@ class PostgresLedger:
         return [dict(zip(("at", "act", "outcome", "detail"), row, strict=True)) for row in rows]
 
     def add_evidence(self, evidence: Sequence[Evidence]) -> None:
-        """Keep verdicts; the time is the database's."""
+        """Keep verdicts."""
         with self.connection.transaction():
             for item in evidence:
                 key, result = item.key, item.result
-                self.connection.execute(
-                    "INSERT INTO parallelchange.evidence (change, version, gate, build, fingerprint, statements, plan,"
-                    " spec, state, verdict, findings, measured, run)"
-                    " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
-                    (
+                values = (
+                    *(
                         key.change,
                         key.version,
                         key.gate,
@@ -233,12 +238,15 @@ class PostgresLedger:
                         key.statements,
                         key.plan,
                         key.spec,
-                        item.state,
-                        result.verdict,
-                        Jsonb(to_json(result.findings)),
-                        Jsonb(to_json(result.measured)),
-                        item.run,
                     ),
+                    *(key.incarnation, item.state, result.verdict, Jsonb(to_json(result.findings))),
+                    *(Jsonb(to_json(result.measured)), item.run, item.measured_at),
+                )
+                self.connection.execute(
+                    "INSERT INTO parallelchange.evidence (change, version, gate, build, fingerprint, statements, plan,"
+                    " spec, incarnation, state, verdict, findings, measured, run, measured_at)"
+                    " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, to_timestamp(%s))",
+                    values,
                 )
 
     def evidence(self) -> Sequence[Evidence]:
@@ -247,6 +255,7 @@ class PostgresLedger:
             return ()
         rows = self.connection.execute(
             "SELECT DISTINCT ON (gate, version, state) version, gate, build, fingerprint, statements, plan, spec,"
+            " incarnation,"
             " state, verdict, findings, measured, run, extract(epoch FROM measured_at)::float8"
             " FROM parallelchange.evidence WHERE change = %s ORDER BY gate, version, state, id DESC",
             (self.change,),
@@ -254,8 +263,8 @@ class PostgresLedger:
         return sorted(map(self._evidence, rows), key=lambda item: -item.measured_at)
 
     def _evidence(self, row: Sequence[Any]) -> Evidence:
-        version, gate, build, fingerprint, statements, plan, spec, state, verdict, findings, measured, run, at = row
+        version, gate, build, *keys, state, verdict, findings, measured, run, at = row
         found = tuple(Finding(**{**item, "severity": Severity(item["severity"])}) for item in findings)
         result = GateResult(gate, Verdict(verdict), found, None if version == "*" else version, measured)
-        key = EvidenceKey(self.change, version, gate, build, fingerprint, statements, plan, spec)
+        key = EvidenceKey(self.change, version, gate, build, *keys)
         return Evidence(key, result, float(at), run, State(state))

@@ -18,7 +18,7 @@ from sqlalchemy import DDL, Connection, create_engine, event, exc
 from sqlalchemy.pool import NullPool
 from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-from parallelchange.adapters.postgres.connection import APPLICATION
+from parallelchange.adapters.postgres.connection import session_parameters
 from parallelchange.emit.alembic import scripts
 from parallelchange.errors import Busy, ParallelChangeError, SchemaState
 from parallelchange.model import Phase, State
@@ -106,7 +106,7 @@ class Revisions:
         engine = create_engine(
             "postgresql+psycopg://",
             poolclass=NullPool,
-            creator=lambda: psycopg.connect(self.url, application_name=APPLICATION, connect_timeout=10),
+            creator=lambda: psycopg.connect(self.url, **session_parameters(self.url)),
         )
         try:
             with engine.connect() as session:
@@ -145,6 +145,13 @@ class Revisions:
             Busy: Its locks were not to be had.
             SchemaState: PostgreSQL refused a statement; nothing was changed.
         """
+        script = self.script(phase)
+        missing = sorted(set(self._before(script)) - self.applied()) if script else [self.plan.revision(phase)]
+        if missing:
+            raise SchemaState(
+                f"{phase} builds on revisions that are not applied: {', '.join(missing)}",
+                hint="apply them first, with `alembic upgrade`: this runs its own revision and nothing else",
+            )
 
         def run(session: Connection) -> None:
             driver = session.connection.driver_connection
@@ -156,6 +163,15 @@ class Revisions:
                 last_check(driver)
 
         return self._transact(run)
+
+    def _before(self, script: Any) -> list[str]:
+        needs = [script.revision]
+        found = [s.revision for s in self.directory.iterate_revisions(tuple(needs), "base")]
+        for earlier in Phase:  # Alembic leaves dependencies of other branches out of this walk
+            if self.plan.revision(earlier) == script.revision:
+                break
+            found.append(self.plan.revision(earlier))
+        return [revision for revision in found if revision != script.revision]
 
     def to_base(self) -> Applied:
         """Bring an empty database to where the change starts from."""
@@ -175,13 +191,17 @@ class Revisions:
         with Operations.context(context):
             context.run_migrations()
 
-    def revert(self) -> Applied:
-        """Run expand's downgrade, and that of whatever depends on it, in one transaction."""
-        script = self.script(Phase.EXPAND)
+    def undo(self, phase: Phase, *, checks: Callable[[psycopg.Connection[Any]], None] | None = None) -> Applied:
+        """Run a phase's downgrade, and that of whatever depends on it, in one transaction."""
+        script = self.script(phase)
         assert script is not None
-        below = f"{Phase.EXPAND}@{script.down_revision or 'base'}"
+        below = f"{phase}@{script.down_revision or 'base'}"
 
         def run(session: Connection) -> None:
+            if checks:
+                driver = session.connection.driver_connection
+                assert isinstance(driver, psycopg.Connection)
+                checks(driver)
             context = MigrationContext.configure(
                 session,
                 opts={"fn": lambda rev, _: self.directory._downgrade_revs(below, rev)},  # noqa: SLF001

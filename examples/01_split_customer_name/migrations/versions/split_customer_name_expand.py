@@ -28,20 +28,21 @@ def upgrade() -> None:
     # ACCESS EXCLUSIVE on public.customers: the new shape, empty and without default: no rewrite
     run(r"""ALTER TABLE public.customers ADD COLUMN first_name text, ADD COLUMN last_name text""")
     # computes one shape from the other
-    run(r"""CREATE FUNCTION public.parallelchange_split_customer_name_customers() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, public AS $parallelchange$
+    run(r"""CREATE FUNCTION public.parallelchange_split_customer_name_customers() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, public SET timezone = 'UTC' SET datestyle = 'ISO' SET intervalstyle = 'postgres' SET extra_float_digits = '1' AS $parallelchange$
 #variable_conflict use_column
 BEGIN
 IF TG_OP = 'INSERT' THEN
   IF current_setting('application_name') = 'shop-v2' OR (NOT (current_setting('application_name') = 'shop-v1') AND (NEW.first_name IS NOT NULL OR NEW.last_name IS NOT NULL)) THEN
-    IF (NEW.name IS NOT NULL) AND NOT (SELECT name IS NOT DISTINCT FROM (first_name || coalesce(' ' || last_name, '')) FROM (SELECT NEW.*) AS customers) THEN RAISE EXCEPTION USING ERRCODE = 'integrity_constraint_violation', MESSAGE = 'parallel change split-customer-name: public.customers: one statement wrote both shapes and they disagree', HINT = 'write either the old or the new columns, or values that agree'; END IF;
+    IF (NEW.name IS NOT NULL) AND true AND NOT (SELECT name COLLATE "C" IS NOT DISTINCT FROM (first_name || coalesce(' ' || last_name, '')) COLLATE "C" FROM (SELECT NEW.*) AS customers) THEN RAISE EXCEPTION USING ERRCODE = 'integrity_constraint_violation', MESSAGE = 'parallel change split-customer-name: public.customers: one statement wrote both shapes and they disagree', HINT = 'write either the old or the new columns, or values that agree'; END IF;
     SELECT (first_name || coalesce(' ' || last_name, '')) INTO NEW.name FROM (SELECT NEW.*) AS customers;
   ELSE
+    IF (NEW.first_name IS NOT NULL OR NEW.last_name IS NOT NULL) AND NOT (SELECT name COLLATE "C" IS NOT DISTINCT FROM (first_name || coalesce(' ' || last_name, '')) COLLATE "C" FROM (SELECT NEW.*) AS customers) THEN RAISE EXCEPTION USING ERRCODE = 'integrity_constraint_violation', MESSAGE = 'parallel change split-customer-name: public.customers: one statement wrote both shapes and they disagree', HINT = 'write either the old or the new columns, or values that agree'; END IF;
     SELECT (split_part(name, ' ', 1)), (CASE WHEN strpos(name, ' ') > 0 THEN substr(name, strpos(name, ' ') + 1) END) INTO NEW.first_name, NEW.last_name FROM (SELECT NEW.*) AS customers;
   END IF;
 ELSE
   IF OLD.first_name COLLATE "C" IS DISTINCT FROM NEW.first_name COLLATE "C" OR OLD.last_name COLLATE "C" IS DISTINCT FROM NEW.last_name COLLATE "C" THEN
     IF (OLD.name COLLATE "C" IS DISTINCT FROM NEW.name COLLATE "C") THEN
-      IF NOT (SELECT name IS NOT DISTINCT FROM (first_name || coalesce(' ' || last_name, '')) FROM (SELECT NEW.*) AS customers) THEN RAISE EXCEPTION USING ERRCODE = 'integrity_constraint_violation', MESSAGE = 'parallel change split-customer-name: public.customers: one statement wrote both shapes and they disagree', HINT = 'write either the old or the new columns, or values that agree'; END IF;
+      IF NOT (SELECT name COLLATE "C" IS NOT DISTINCT FROM (first_name || coalesce(' ' || last_name, '')) COLLATE "C" FROM (SELECT NEW.*) AS customers) THEN RAISE EXCEPTION USING ERRCODE = 'integrity_constraint_violation', MESSAGE = 'parallel change split-customer-name: public.customers: one statement wrote both shapes and they disagree', HINT = 'write either the old or the new columns, or values that agree'; END IF;
     ELSE
       SELECT (first_name || coalesce(' ' || last_name, '')) INTO NEW.name FROM (SELECT NEW.*) AS customers;
     END IF;
