@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -21,6 +23,7 @@ __all__ = ["json_schema", "load_change"]
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 _APPLICATION = re.compile(r"[\x20-\x7e]{1,63}")
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _BOUND = re.compile(r"(>=|<=)\s*(\d+(?:\.\d+)?)\s*(%|ms|s)")
@@ -154,6 +157,10 @@ def load_change(path: Path) -> Change:
     from pydantic import TypeAdapter, ValidationError
 
     document, lines = _read_yaml(path)
+    traffic = document.get("traffic")
+    for index, stage in enumerate(traffic.get("stages") or () if isinstance(traffic, dict) else ()):
+        if isinstance(stage, bool):  # which pydantic would take for a number
+            _Reader(path, lines).fail(f"traffic.stages.{index}", f"{stage} is no share of traffic", "write it as 5%")
     try:
         raw = TypeAdapter(_ChangeFile).validate_python(document)
     except ValidationError as error:
@@ -188,17 +195,24 @@ def _plain(node: Any, at: str, lines: dict[str, int]) -> Any:
         plain = {}
         for key, value in node.items():
             place = f"{at}.{key}" if at else str(key)
-            lines[place] = node.lc.key(key)[0] + 1  # type: ignore[attr-defined]
+            _keep_line(lines, place, node, key)
             plain[key] = _plain(value, place, lines)
         return plain
     if isinstance(node, list):
         for index in range(len(node)):
-            lines[f"{at}.{index}"] = node.lc.item(index)[0] + 1  # type: ignore[attr-defined]
+            _keep_line(lines, f"{at}.{index}", node, index)
         return [_plain(value, f"{at}.{index}", lines) for index, value in enumerate(node)]
     for kind in (bool, int, float, str):
         if isinstance(node, kind):
             return node if kind is bool else kind(node)
     return node
+
+
+def _keep_line(lines: dict[str, int], place: str, node: Any, key: Any) -> None:
+    # What a merge key or a tag brought in has no line of its own: then that of what holds it is told.
+    with suppress(AttributeError, KeyError, TypeError):
+        places = node.lc
+        lines[place] = (places.key(key) if isinstance(node, Mapping) else places.item(key))[0] + 1
 
 
 def _invalid(error: ValidationError, path: Path, lines: dict[str, int]) -> InvalidFile:
@@ -230,6 +244,13 @@ def _known_keys() -> list[str]:
     for part in (schema, *schema["$defs"].values()):
         found.update(part.get("properties", ()))
     return sorted(found)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long a name, or a NUL in it
+        return False
 
 
 class _Reader:
@@ -278,8 +299,10 @@ class _Reader:
 
     def version(self, key: str, raw: _VersionFile) -> Version:
         at = f"versions.{key}"
+        if not _VERSION.fullmatch(raw.name):
+            self.fail(f"{at}.name", f"{raw.name!r} is no name for a version", "use up to 100 of a-z, A-Z, 0-9 and ._-")
         statements = self.path.parent / raw.statements if raw.statements else None
-        if statements and not statements.is_file():
+        if statements and not _is_file(statements):
             self.fail(
                 f"{at}.statements",
                 f"there is no file {raw.statements}",

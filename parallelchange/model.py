@@ -170,7 +170,8 @@ class Column:
         type: Its type as `format_type` writes it.
         nullable: Whether it accepts NULL.
         default: Its default expression, or the expression of a generated column.
-        generated: Whether the server computes it (generated or identity always).
+        generated: Whether the server computes it from other columns.
+        identity: Whether it is an identity column.
     """
 
     name: str
@@ -178,6 +179,7 @@ class Column:
     nullable: bool = True
     default: str | None = None
     generated: bool = False
+    identity: bool = False
 
 
 @dataclass(frozen=True)

@@ -268,8 +268,11 @@ class _Seen:
             (self.kept if table.column(name) else self.gone).append(f"column {at}.{name}")
             self._unplanned(base, table, name)
         for name in expected.not_null:
-            nullable = (column := table.column(name)) is None or column.nullable
-            (self.kept if nullable else self.gone).append(f"nullable {at}.{name}")
+            column = table.column(name)
+            if column is None:
+                self.wrong.append(f"column {at}.{name} is missing")
+            else:
+                (self.kept if column.nullable else self.gone).append(f"nullable {at}.{name}")
 
     def _unplanned(self, base: Table, table: Table, name: str) -> None:
         """What came to an old column since the change was planned would go with it unseen."""

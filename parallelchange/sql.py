@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
-from functools import cache
 
 __all__ = ["PINNED", "columns", "ident", "literal", "object_name", "qualified", "search_path"]
 
@@ -14,12 +14,28 @@ PINNED = {"timezone": "UTC", "datestyle": "ISO", "intervalstyle": "postgres", "e
 _LONGEST = 63  # NAMEDATALEN - 1: PostgreSQL cuts longer identifiers silently
 
 
-@cache
+_PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
+_KEYWORDS = frozenset(
+    """
+all analyse analyze and any array as asc asymmetric authorization binary both case cast check collate collation
+column concurrently constraint create cross current_catalog current_date current_role current_schema current_time
+current_timestamp current_user default deferrable desc distinct do else end except false fetch for foreign freeze
+from full grant group having ilike in initially inner intersect into is isnull join lateral leading left like
+limit localtime localtimestamp natural not notnull null offset on only or order outer overlaps placing primary
+references returning right select session_user similar some symmetric system_user table tablesample then to
+trailing true union unique user using variadic verbose when where window with
+""".split()  # noqa: SIM905 - a list of a hundred words reads worse
+)
+"""Words PostgreSQL reserves, wholly or for types and functions (pg_get_keywords); a test asks the server."""
+
+
 def ident(name: str) -> str:
     """Quote an identifier where it needs quoting, so that plans stay readable."""
-    from sqlalchemy.dialects import postgresql
+    if _PLAIN.fullmatch(name) and name not in _KEYWORDS:
+        return name
+    from psycopg import sql
 
-    return postgresql.dialect().identifier_preparer.quote(name)  # type: ignore[no-untyped-call]
+    return sql.Identifier(name).as_string(None)
 
 
 def qualified(schema: str, name: str) -> str:
@@ -45,9 +61,7 @@ def literal(text: str) -> str:
 
 
 def object_name(*parts: str) -> str:
-    """Name an object of ours after what it belongs to; a long name keeps its end apart by a hash."""
+    """Name an object of ours after what it belongs to; a hash keeps apart what would read the same."""
     whole = "_".join("".join(c if c.isalnum() else "_" for c in part.lower()) for part in parts)
-    if len(whole.encode()) <= _LONGEST:
-        return whole
-    mark = hashlib.sha256(whole.encode()).hexdigest()[:8]
-    return whole.encode()[: _LONGEST - 9].decode(errors="ignore") + "_" + mark
+    mark = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:6]
+    return whole.encode()[: _LONGEST - len(mark) - 1].decode(errors="ignore") + "_" + mark

@@ -19,7 +19,7 @@ from parallelchange.errors import InvalidFile, UsageError
 from parallelchange.model import Catalog, Column, Table, TableName, to_json
 from parallelchange.plan import Plan, make_plan
 
-__all__ = ["load_plan", "lock_path", "plan_on", "write_lock"]
+__all__ = ["load_plan", "lock_path", "plan_on", "read_lock", "write_lock"]
 
 _FORMAT = 1
 

@@ -5,11 +5,12 @@ They are plain SQL: `alembic upgrade` runs them where this toolkit is not instal
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from alembic.config import Config
-from alembic.script import ScriptDirectory
+from alembic.script import Script, ScriptDirectory
 
 from parallelchange.errors import InvalidFile, UsageError
 from parallelchange.model import Phase, Statement
@@ -63,29 +64,49 @@ def scripts(ini: Path) -> ScriptDirectory:
 
 
 def _place(directory: ScriptDirectory, plan: Plan) -> tuple[Revision, ...]:
-    """Where the three revisions go: on their branches, which start at the head of a linear history."""
+    """Where the three revisions go: on their branches, which start at the head of a linear history.
+
+    Ours are left out of what they are placed on, so that it comes out the same however often it is done,
+    and also after an emission that was killed half-way.
+    """
     there = {script.revision: script for script in directory.walk_revisions()}
-    heads = [there[head] for head in directory.get_heads()]
+    ours = {plan.revision(phase) for phase in Phase}
+    others = {revision: script for revision, script in there.items() if revision not in ours}
+    parents = {str(script.down_revision) for script in others.values() if script.down_revision}
+    tips = [script for revision, script in others.items() if revision not in parents]
     revisions = []
     before: str | None = None
     for phase in Phase:
         mine = plan.revision(phase)
-        if mine in there:  # written again, where it is
-            script = there[mine]
-            down = str(script.down_revision) if script.down_revision else None
-            parent = there.get(down or "")
-            revisions.append(Revision(phase, mine, down, not (parent and phase in parent.branch_labels), before))
-        else:
-            branch = [script for script in heads if phase in script.branch_labels]
-            tips = branch or heads
-            if len(tips) > 1:
-                raise UsageError(
-                    f"the repository has {len(tips)} Alembic heads: {', '.join(h.revision for h in tips)}",
-                    hint="merge them first: alembic merge heads",
-                )
-            revisions.append(Revision(phase, mine, tips[0].revision if tips else None, not branch, before))
+        below = there.get(str(there[mine].down_revision)) if mine in there else None
+        # Where it is, it stays: others may have been placed on it.
+        stays = mine in there and (below is None or below.revision not in ours)
+        tip = below if stays else _tip(tips, phase)
+        labelled = tip is not None and phase in _labels(tip, others)
+        revisions.append(Revision(phase, mine, tip.revision if tip else None, not labelled, before))
         before = mine
     return tuple(revisions)
+
+
+def _tip(tips: list[Script], phase: Phase) -> Script | None:
+    branch = [script for script in tips if phase in script.branch_labels]
+    found = branch or tips
+    if len(found) > 1:
+        names = ", ".join(script.revision for script in found)
+        raise UsageError(
+            f"the repository has {len(found)} Alembic heads: {names}", hint="merge them first: alembic merge heads"
+        )
+    return found[0] if found else None
+
+
+def _labels(script: Script, others: Mapping[str, Script]) -> set[str]:
+    """Labels of the branch a revision is on, by those that revisions of others were given themselves."""
+    found: set[str] = set()
+    current: Script | None = script
+    while current is not None:
+        found |= set(getattr(current.module, "branch_labels", None) or ())
+        current = others.get(str(current.down_revision))
+    return found
 
 
 def _lines(statement: Statement) -> str:

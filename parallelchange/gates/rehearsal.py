@@ -110,6 +110,10 @@ def judge(run: PhaseRun) -> GateResult:
     executed = sum(len(item.outcomes) for item in run.executed)
     if run.findings or refused:
         return failed(GATE, *run.findings, *refused, *unproven, version=run.version, executed=executed)
+    if not executed and not unproven:
+        told = f"no statement of {run.version} was executed"
+        remedy = f"run `parallelchange record {run.version} -- COMMAND` with the app's tests"
+        unproven.append(GATE.finding("none", told, where=run.version, remedy=remedy))
     if unproven:
         return unknown(GATE, *unproven, version=run.version, executed=executed)
     return passed(GATE, version=run.version, executed=executed)

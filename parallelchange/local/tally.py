@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-__all__ = ["Book", "Figures", "Histogram", "Log", "Tally", "exact"]
+__all__ = ["Book", "Figures", "Histogram", "Log", "Tally", "exact", "rounded"]
 
 GROWTH = 1.02
 """Each bucket ends 2 % above where it begins, so its middle is at most 1 % off anything in it."""

@@ -50,7 +50,9 @@ class SetNotNull:
 
     def expressions(self, base: Table) -> tuple[Expression, ...]:
         """`up` over the row."""
-        return (Expression("up", self.up, {column.name: column.type for column in base.columns}),)
+        # Generated columns are computed after the trigger has run.
+        seen = {column.name: column.type for column in base.columns if not column.generated}
+        return (Expression("up", self.up, seen),)
 
     def problems(self, base: Catalog) -> tuple[Problem, ...]:
         """The column must be there and nullable."""

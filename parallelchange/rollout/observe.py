@@ -12,7 +12,7 @@ from parallelchange.plan import Plan, incarnation_of, state_of
 from parallelchange.ports import Record, Sample, Split
 from parallelchange.rollout.world import World
 
-__all__ = ["ALL_VERSIONS", "Observation", "expected_key", "observe"]
+__all__ = ["ALL_VERSIONS", "Observation", "corpora", "expected_key", "observe"]
 
 ALL_VERSIONS = "*"
 """The version of evidence that speaks of the data and of no version."""

@@ -11,9 +11,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from acceptance.conftest import run
 from parallelchange.cli import VERBS, cli
 from parallelchange.local.shop import example_path
-from tests.acceptance.conftest import run
 
 CHANGE = "changes/split-customer-name.yaml"
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from acceptance.conftest import Ran, run
 from parallelchange.cli.demo import _KINDS
 from parallelchange.local.shop import BREAKS
-from tests.acceptance.conftest import Ran, run
 
 # What each break is blocked by, the weight it may reach at most, and the state it leaves.
 EXPECTED = {

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import CLI, background, clean_env, run, wait_until
+from acceptance.conftest import CLI, background, clean_env, run, wait_until
 
 ROWS = 60_000
 pytestmark = pytest.mark.xdist_group("demo")  # each fills a machine

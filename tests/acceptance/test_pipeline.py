@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from acceptance.conftest import Ran, background, run, wait_until
 from parallelchange.adapters.local_router import LocalRouter
-from tests.acceptance.conftest import Ran, background, run, wait_until
 
 pytestmark = pytest.mark.xdist_group("demo")  # each fills a machine
 

@@ -74,7 +74,7 @@ def all_is_well(weight: int) -> Observation:
         sessions=() if weight == FULL else ("pid 1",),
         samples={OLD: sample(OLD), NEW: sample(NEW)},
         corpora=CORPORA,
-        watched=1000.0,
+        watched=3000.0,
         incarnation="1",
         settled=True,
     )
@@ -195,7 +195,7 @@ WRONGS = [
     Wrong("no copy of the new version", lambda o: replace(o, ready={**o.ready, NEW: 0}), "no copy", (ZERO, STAGE)),
     Wrong("no copy of the old version", lambda o: replace(o, ready={**o.ready, OLD: 0}), "no copy", (ZERO, STAGE)),
     Wrong("nobody knows what runs", put(builds={OLD: None, NEW: None}), "cannot be told", (ZERO, STAGE)),
-    Wrong("the old version's name was never seen", record(old_seen=False), "never seen", (LAST,)),
+    Wrong("the old version's name was never seen", record(old_seen=False), "was ever seen", (LAST,)),
     Wrong("no ledger", put(record=None), ""),
     Wrong("no evidence", put(evidence=()), "nothing was measured"),
     Wrong("not soaked", record(weight_since=NOW - 9.5), "", (STAGE, LAST)),

@@ -17,8 +17,9 @@ from parallelchange.adapters.postgres import backfill as module
 from parallelchange.adapters.postgres.backfill import BatchSize, run_backfill
 from parallelchange.adapters.postgres.laws import measure_law
 from parallelchange.adapters.postgres.ledger import PostgresLedger
-from parallelchange.model import State
+from parallelchange.model import State, TableName
 from parallelchange.operations import RenameColumn, SetNotNull, SplitColumn
+from parallelchange.operations.trigger import Trigger
 from parallelchange.plan import Plan
 
 Session = psycopg.Connection[Any]
@@ -271,7 +272,7 @@ def test_the_trigger_stands_aside_for_its_own_backfill_alone(database: str, conn
         worker.execute("SELECT pg_stat_force_next_flush()")
         worker.execute("SELECT 1")
         calls = rows_of(worker, "SELECT funcname, calls FROM pg_stat_user_functions ORDER BY 1")
-    assert calls == [("parallelchange_another_t", 100)]
+    assert calls == [(Trigger("another", TableName("public", "t"), ()).function, 100)]
     assert rows_of(connection, "SELECT DISTINCT note FROM t") == [("-",)]
 
 
@@ -296,7 +297,8 @@ def test_an_empty_table_is_finished_at_once(database: str, connection: Session) 
     told: list[Any] = []
     fill(database, plan, lambda *what: told.append(what))
     assert told == []
-    assert record(database, plan) == {"cursor": None, "rows": 0, "total": 0, "finished": True}
+    found = record(database, plan)
+    assert (found["cursor"], found["rows"], found["total"], found["finished"]) == (None, 0, 0, True)
 
 
 def test_rows_that_come_in_front_of_the_cursor_are_the_triggers_care(database: str, connection: Session) -> None:

@@ -13,6 +13,7 @@ from helpers.changes import CASES, RENAME, SPLIT, Case, live_plan, run_phase, se
 from parallelchange.adapters.postgres.catalog import canonical_types, fingerprint, read_catalog
 from parallelchange.adapters.postgres.connection import connect
 from parallelchange.model import Column, State, TableName
+from parallelchange.operations.trigger import Trigger
 from parallelchange.plan import Plan, state_of
 
 Session = psycopg.Connection[Any]
@@ -276,21 +277,22 @@ def test_the_state_follows_the_phases(connection: Session, case: Case) -> None:
         assert state(connection, plan) == (expected, ())
 
 
-TRIGGER = "zz_parallelchange_a_change_{}"
+MADE = Trigger("a-change", TableName("public", "customers"), ())
+TRIGGER = {"insert": MADE.names[0], "update": MADE.names[1]}
 
-FUNCTION = "FUNCTION parallelchange_a_change_customers()"
+FUNCTION = f"FUNCTION {MADE.function}()"
 EXECUTE = f"EXECUTE {FUNCTION}"
 
 PARTIAL = {
-    "a column without its trigger": [f"DROP TRIGGER {TRIGGER.format('insert')} ON customers"],
+    "a column without its trigger": [f"DROP TRIGGER {TRIGGER['insert']} ON customers"],
     "columns without any trigger": [
-        f"DROP TRIGGER {TRIGGER.format('insert')} ON customers",
-        f"DROP TRIGGER {TRIGGER.format('update')} ON customers",
+        f"DROP TRIGGER {TRIGGER['insert']} ON customers",
+        f"DROP TRIGGER {TRIGGER['update']} ON customers",
     ],
     "a trigger without its column": ["ALTER TABLE customers DROP COLUMN last_name CASCADE"],
-    "a disabled trigger": [f"ALTER TABLE customers DISABLE TRIGGER {TRIGGER.format('update')}"],
+    "a disabled trigger": [f"ALTER TABLE customers DISABLE TRIGGER {TRIGGER['update']}"],
     "all triggers disabled": ["ALTER TABLE customers DISABLE TRIGGER USER"],
-    "a trigger for replicas": [f"ALTER TABLE customers ENABLE REPLICA TRIGGER {TRIGGER.format('insert')}"],
+    "a trigger for replicas": [f"ALTER TABLE customers ENABLE REPLICA TRIGGER {TRIGGER['insert']}"],
     "an edited body": [f"CREATE OR REPLACE {FUNCTION} RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'"],
     "another type": [
         "ALTER TABLE customers DROP COLUMN last_name CASCADE",
@@ -298,11 +300,19 @@ PARTIAL = {
     ],
     "the old column gone": ["ALTER TABLE customers DROP COLUMN name CASCADE"],
     "no table": ["DROP TABLE customers"],
-    "a trigger that asks for something else": [
-        f"DROP TRIGGER {TRIGGER.format('update')} ON customers",
-        f"CREATE TRIGGER {TRIGGER.format('update')} BEFORE UPDATE ON customers FOR EACH ROW WHEN (false) {EXECUTE}",
-    ],
 }
+
+
+def test_a_trigger_that_asks_for_something_else_is_another_schema(connection: Session) -> None:
+    """Its state reads as expanded, and no rehearsal speaks of it: the fingerprint is another one."""
+    plan = planned(connection, SPLIT)
+    run_phase(connection, plan.expand)
+    before = fingerprint(connection)
+    connection.execute(f"DROP TRIGGER {TRIGGER['update']} ON customers")
+    connection.execute(
+        f"CREATE TRIGGER {TRIGGER['update']} BEFORE UPDATE ON customers FOR EACH ROW WHEN (false) {EXECUTE}"
+    )
+    assert fingerprint(connection) != before
 
 
 @pytest.mark.parametrize("edits", PARTIAL.values(), ids=PARTIAL)

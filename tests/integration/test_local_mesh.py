@@ -114,9 +114,7 @@ class Clients:
         """Versions that answered the next requests."""
         begun = time.monotonic() + 0.1
         found = eventually(
-            lambda: (
-                len(found := [version for at, _, version in self.answers if at >= begun]) >= count and found
-            )
+            lambda: len(found := [version for at, _, version in self.answers if at >= begun]) >= count and found
         )
         return Counter(found)
 
@@ -293,11 +291,7 @@ def alive(pid: int) -> bool:
 
 
 def children(pid: int) -> list[int]:
-    return [
-        int(child)
-        for task in Path(f"/proc/{pid}/task").glob("*/children")
-        for child in task.read_text().split()
-    ]
+    return [int(child) for task in Path(f"/proc/{pid}/task").glob("*/children") for child in task.read_text().split()]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")

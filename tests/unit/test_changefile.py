@@ -151,7 +151,6 @@ def test_the_line_of_a_key_or_of_the_nearest_above_it(tmp_path: Path) -> None:
         ("change: split-name", "change: a\nchange: b", "change: b", "duplicate key", None),
         ("  service: shop", "  service: [shop", "stages:", "is no YAML", None),
         ("  service: shop", "\tservice: shop", "service:", "is no YAML", None),
-        ("change: split-name", "change: 2001-99-99", "change:", "", None),
     ],
 )
 def test_what_is_wrong_is_refused_with_its_line_and_a_hint(
@@ -195,6 +194,7 @@ def test_a_file_that_is_not_there_a_folder_and_bytes_are_refused(tmp_path: Path)
     [
         pytest.param("change: &a [*a]", id="an alias of itself"),
         pytest.param("change: !!int x", id="a tag its value does not fit"),
+        pytest.param("change: 2001-99-99", id="a date that is none"),
         pytest.param("change: !thing x", id="an unknown tag"),
         pytest.param("? [a, b]\n: c", id="a list for a key"),
         pytest.param("1: 2\nnull: 3\n2.5: 4", id="keys that are no words"),

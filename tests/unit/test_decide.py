@@ -330,12 +330,21 @@ def test_the_newest_evidence_counts_and_a_pass_before_it_does_not() -> None:
     assert decide(PLAN, replace(obs, evidence=(worse, *obs.evidence))).kind is Kind.BLOCKED
 
 
-@pytest.mark.parametrize("act", [Act.SET_WEIGHT, Act.CONTRACT])
-def test_a_judgement_names_every_gate_even_without_any_evidence(act: Act) -> None:
-    judged = judge(PLAN, replace(all_is_well(FULL), evidence=(), samples={}), act)
+@pytest.mark.parametrize(("act", "weight"), [(Act.SET_WEIGHT, 50), (Act.CONTRACT, FULL)])
+def test_a_judgement_names_every_gate_even_without_any_evidence(act: Act, weight: int) -> None:
+    judged = judge(PLAN, replace(all_is_well(weight), evidence=(), samples={}), act)
     assert {result.gate for result in judged.results} == set(guarding(act))
     assert judged.verdict is Verdict.UNKNOWN
     assert judged.needs == {Act.VERIFY, Act.REHEARSE}
+
+
+def test_a_proof_that_failed_in_an_earlier_run_is_measured_again() -> None:
+    """Its cause may have been mended since; in the run that measured it, it stands."""
+    worse = replace(evidence("laws", "*", State.EXPANDED, Verdict.FAIL), measured_at=NOW - 100)
+    obs = all_is_well(50)
+    obs = replace(obs, evidence=(worse, *obs.evidence))
+    assert decide(PLAN, replace(obs, watched=50.0)).act is Act.VERIFY
+    assert decide(PLAN, replace(obs, watched=200.0)).kind is Kind.BLOCKED
 
 
 def test_a_build_nobody_can_tell_while_it_has_traffic_is_not_taken_for_the_proven_one() -> None:

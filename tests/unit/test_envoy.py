@@ -59,18 +59,14 @@ def test_a_backend_without_a_share_is_not_named(weight: int, only: str) -> None:
 def test_nothing_is_retried_and_no_header_is_added() -> None:
     text = str(envoy.routes(split(50)))
     assert "retry" not in text
-    config = envoy.bootstrap(
-        port=1, admin_port=2, routes_file=Path("/x/r.json"), clusters_file=Path("/x/c.json")
-    )
+    config = envoy.bootstrap(port=1, admin_port=2, routes_file=Path("/x/r.json"), clusters_file=Path("/x/c.json"))
     http = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
     assert http["server_header_transformation"] == "PASS_THROUGH"
     assert http["http_filters"][0]["typed_config"]["suppress_envoy_headers"] is True
 
 
 def test_everything_listens_on_the_loopback_address_and_files_are_watched() -> None:
-    config = envoy.bootstrap(
-        port=1, admin_port=2, routes_file=Path("/x/r.json"), clusters_file=Path("/x/c.json")
-    )
+    config = envoy.bootstrap(port=1, admin_port=2, routes_file=Path("/x/r.json"), clusters_file=Path("/x/c.json"))
     addresses = [config["admin"]["address"], config["static_resources"]["listeners"][0]["address"]]
     assert [address["socket_address"]["address"] for address in addresses] == ["127.0.0.1"] * 2
     assert config["dynamic_resources"]["cds_config"]["path_config_source"] == {

@@ -127,9 +127,7 @@ def test_settling_a_rename(
     assert generator.book.known.get(7) == ({"name": "Ada"} if outcome == "acknowledged" else None)
 
 
-def test_an_order_of_unknown_outcome_leaves_the_customer_certain(
-    generator: LoadGenerator, tmp_path: Path
-) -> None:
+def test_an_order_of_unknown_outcome_leaves_the_customer_certain(generator: LoadGenerator, tmp_path: Path) -> None:
     generator.book.claim(7)
     call = Call("order", "POST", "/customers/7/orders", 7, {"item": "x", "quantity": 1}, 201)
     generator.settle(call, 0, None, {"t": 1.0})
@@ -158,9 +156,7 @@ def test_a_write_without_a_free_customer_becomes_a_read(generator: LoadGenerator
     assert sum(call.writes and call.customer == 1 for call in calls) == 1
 
 
-async def shop(
-    store: dict[int, dict[str, Any]], *, stall: float = 0.0, forget: bool = False
-) -> web.AppRunner:
+async def shop(store: dict[int, dict[str, Any]], *, stall: float = 0.0, forget: bool = False) -> web.AppRunner:
     """A shop of one version in memory, which can be slow and can lose renames."""
 
     async def one(request: web.Request) -> web.Response:
@@ -177,9 +173,7 @@ async def shop(
         if made and request.path == "/customers":
             store[number] = {"id": number, **await request.json()}
         await asyncio.sleep(stall)
-        return web.json_response(
-            {"id": number}, status=201 if made else 200, headers={"x-shop-version": "v1"}
-        )
+        return web.json_response({"id": number}, status=201 if made else 200, headers={"x-shop-version": "v1"})
 
     app = web.Application()
     app.router.add_route("*", "/customers", some)
@@ -192,9 +186,7 @@ async def shop(
     return runner
 
 
-def load(
-    tmp_path: Path, seconds: float, *, rate: float = 200, timeout_s: float = 2, **faults: Any
-) -> dict[str, Any]:
+def load(tmp_path: Path, seconds: float, *, rate: float = 200, timeout_s: float = 2, **faults: Any) -> dict[str, Any]:
     """Load a shop for a while; answers the figures."""
     (tmp_path / "stage").write_text("5%\n")
 

@@ -13,9 +13,7 @@ from parallelchange.adapters.local_metrics import LocalMetrics, quantile
 NOW = 1_000_000.0
 
 
-def line(
-    ago: float, codes: dict[str, int], *, slow: int = 0, run: str = "1", cluster: str = "shop-stable"
-) -> str:
+def line(ago: float, codes: dict[str, int], *, slow: int = 0, run: str = "1", cluster: str = "shop-stable") -> str:
     total = sum(codes.values())
     buckets = [["10", total - slow], ["100", total], ["+Inf", total]] if total else []
     clusters = {cluster: {"codes": codes, "buckets": buckets}}

@@ -18,9 +18,7 @@ from parallelchange.errors import Busy, Unavailable, UsageError
 
 
 def router(folder: Path) -> LocalRouter:
-    return LocalRouter(
-        folder / "trafficsplit.json", service="shop", stable="shop-stable", canary="shop-canary"
-    )
+    return LocalRouter(folder / "trafficsplit.json", service="shop", stable="shop-stable", canary="shop-canary")
 
 
 def rewrite(path: Path, change: Any) -> None:
@@ -128,9 +126,7 @@ def test_a_split_that_is_not_there_is_no_answer(tmp_path: Path) -> None:
         (lambda d: d["metadata"].pop("resourceVersion"), "resourceVersion is no text"),
     ],
 )
-def test_a_bad_split_is_told_with_its_file_and_never_written_over(
-    tmp_path: Path, change: Any, says: str
-) -> None:
+def test_a_bad_split_is_told_with_its_file_and_never_written_over(tmp_path: Path, change: Any, says: str) -> None:
     read = router(tmp_path).create()
     rewrite(tmp_path / "trafficsplit.json", change)
     bad = (tmp_path / "trafficsplit.json").read_text()

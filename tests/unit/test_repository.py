@@ -53,9 +53,7 @@ def published(compose: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
-    )
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
 
 
 @pytest.mark.parametrize("name", modules())
@@ -86,27 +84,19 @@ def test_public_definitions_leaves_out_private_imported_and_nested_names() -> No
 
 
 def test_compose_file_is_valid() -> None:
-    done = run(
-        sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(COMPOSE)
-    )
+    done = run(sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(COMPOSE))
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_compose_ports_are_bound_to_loopback() -> None:
     compose = YAML(typ="safe").load(COMPOSE)
     ports = list(published(compose))
-    assert {service for service, _ in ports} == set(compose["services"]), (
-        "each service is there to be reached"
-    )
+    assert {service for service, _ in ports} == set(compose["services"]), "each service is there to be reached"
     assert [service for service, address in ports if address != "127.0.0.1"] == []
-    assert [
-        name for name, service in compose["services"].items() if service.get("network_mode") == "host"
-    ] == []
+    assert [name for name, service in compose["services"].items() if service.get("network_mode") == "host"] == []
 
 
-@pytest.mark.parametrize(
-    "port", ["5432:5432", 5432, "0.0.0.0:5432:5432", {"target": 5432, "published": "5432"}]
-)
+@pytest.mark.parametrize("port", ["5432:5432", 5432, "0.0.0.0:5432:5432", {"target": 5432, "published": "5432"}])
 def test_an_open_port_is_told_from_a_bound_one(port: object) -> None:
     assert list(published({"services": {"db": {"ports": [port]}}})) == [("db", "")]
 
@@ -114,9 +104,7 @@ def test_an_open_port_is_told_from_a_bound_one(port: object) -> None:
 def test_no_file_is_too_large() -> None:
     """A clone should stay small; recorded statements may be as long as the app's tests make them."""
     # A checkout may belong to another user than the one that tests it, as in a container.
-    done = run(
-        "git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"
-    )
+    done = run("git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     assert done.returncode == 0, done.stderr
     paths = [Path(name) for name in done.stdout.split("\0") if name]
     assert Path("pyproject.toml") in paths

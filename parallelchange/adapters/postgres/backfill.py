@@ -95,6 +95,11 @@ def _begin(connection: Connection, change: str, work: Backfill, at: str, incarna
     return int(row[0]) if row and row[0] is not None else None
 
 
+def _text(sql: str) -> str:
+    """SQL as it stands, in a query that has parameters."""
+    return sql.replace("%", "%%")
+
+
 def _batch(connection: Connection, change: str, work: Backfill, table: Table, limit: int) -> tuple[int, int] | None:
     """One batch and its cursor, in one transaction.
 
@@ -104,9 +109,9 @@ def _batch(connection: Connection, change: str, work: Backfill, table: Table, li
     Returns:
         Rows gone over in this batch and in all; None when the pass is finished.
     """
-    at, key = qualified(work.table.schema, work.table.name), columns(work.key)
+    at, key = _text(qualified(work.table.schema, work.table.name)), _text(columns(work.key))
     types = [column.type for name in work.key if (column := table.column(name))]
-    bound = "(" + ", ".join(f"CAST(%s AS {type_})" for type_ in types) + ")"
+    bound = "(" + ", ".join(f"CAST(%s AS {_text(type_)})" for type_ in types) + ")"
     mine = (change, work.id)
     with connection.transaction():
         # LOCAL, so that behind a pooler no other session ever inherits them.
@@ -122,8 +127,8 @@ def _batch(connection: Connection, change: str, work: Backfill, table: Table, li
         if finished:
             return None
         after = f"WHERE ({key}) > {bound}" if cursor else ""
-        shown = ", ".join(f"{ident(name)}::text" for name in work.key)
-        backwards = ", ".join(f"{ident(name)} DESC" for name in work.key)
+        shown = _text(", ".join(f"{ident(name)}::text" for name in work.key))
+        backwards = _text(", ".join(f"batch.{ident(name)} DESC" for name in work.key))
         last = connection.execute(
             f"SELECT count(*) OVER (), {shown} FROM"
             f" (SELECT {key} FROM {at} {after} ORDER BY {key} LIMIT {int(limit)}) AS batch"
@@ -131,14 +136,15 @@ def _batch(connection: Connection, change: str, work: Backfill, table: Table, li
             cursor or (),
         ).fetchone()
         if last is None:
-            _finish(connection, mine, _left_behind(connection, work, at))
+            _finish(connection, mine, _left_behind(connection, work))
             return (0, rows) if _again(connection, mine) else None
         seen, upto = last[0], list(last[1:])
-        sets = ", ".join(f"{ident(name)} = ({sql})" for name, sql in work.assign.items()).replace("%", "%%")
+        sets = _text(", ".join(f"{ident(name)} = ({sql})" for name, sql in work.assign.items()))
         within = f"{after + ' AND' if cursor else 'WHERE'} ({key}) <= {bound}"
-        unfilled = work.unfilled.replace("%", "%%")
+        unfilled = _text(work.unfilled)
         connection.execute(
-            f"UPDATE {at} AS {ident(work.table.name)} SET {sets} {within} AND {unfilled}", [*(cursor or ()), *upto]
+            f"UPDATE {at} AS {_text(ident(work.table.name))} SET {sets} {within} AND {unfilled}",
+            [*(cursor or ()), *upto],
         )
         connection.execute(
             "UPDATE parallelchange.backfill SET cursor = %s, rows = rows + %s WHERE change = %s AND pass = %s",
@@ -147,9 +153,10 @@ def _batch(connection: Connection, change: str, work: Backfill, table: Table, li
     return seen, rows + seen
 
 
-def _left_behind(connection: Connection, work: Backfill, at: str) -> bool:
+def _left_behind(connection: Connection, work: Backfill) -> bool:
     """Whether rows are left to fill: one whose key was moved behind the cursor was passed over."""
     filled = " OR ".join(f"({sql}) IS NOT NULL" for sql in work.assign.values())
+    at = qualified(work.table.schema, work.table.name)
     row = connection.execute(
         f"SELECT EXISTS (SELECT FROM {at} AS {ident(work.table.name)} WHERE {work.unfilled} AND ({filled}))"
     ).fetchone()

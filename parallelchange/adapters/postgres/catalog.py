@@ -90,12 +90,15 @@ WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p', 'f', 'v', 'm
 
 _COLUMNS = """
 SELECT a.attname, format_type(a.atttypid, a.atttypmod), NOT a.attnotnull, pg_get_expr(d.adbin, d.adrelid),
-  a.attidentity <> '' OR a.attgenerated <> '',
+  a.attgenerated <> '', a.attidentity <> '',
   (SELECT coalesce(array_agg(DISTINCT pg_describe_object(p.classid, p.objid, p.objsubid)), '{}')
    FROM pg_depend p
    LEFT JOIN pg_constraint k ON p.classid = 'pg_constraint'::regclass AND k.oid = p.objid
    WHERE p.refclassid = 'pg_class'::regclass AND p.refobjid = a.attrelid AND p.refobjsubid = a.attnum
-     AND p.deptype IN ('n', 'a') AND p.classid <> 'pg_attrdef'::regclass AND coalesce(k.contype <> 'n', true))
+     AND p.deptype IN ('n', 'a') AND NOT EXISTS (
+       SELECT FROM pg_attrdef own WHERE p.classid = 'pg_attrdef'::regclass AND own.oid = p.objid
+         AND own.adrelid = a.attrelid AND own.adnum = a.attnum)
+     AND coalesce(k.contype <> 'n', true))
 FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 """
@@ -122,6 +125,7 @@ def fingerprint(connection: Connection) -> str:
     with connection.transaction(force_rollback=True):
         # Definitions are printed relative to the search path; empty, they are the same for every session.
         connection.execute("SET LOCAL search_path = ''")
+        connection.execute("SET LOCAL quote_all_identifiers = off")
         row = connection.execute(_FINGERPRINT).fetchone()
     assert row is not None
     return str(row[0])
@@ -147,8 +151,8 @@ def _table(connection: Connection, name: TableName) -> Table | None:
         return None
     oid, kind, rows, key = row
     columns, dependents = [], {}
-    for column, type_, nullable, default, generated, lost in connection.execute(_COLUMNS, (oid,)):
-        columns.append(Column(column, type_, nullable, default, generated))
+    for column, type_, nullable, default, generated, identity, lost in connection.execute(_COLUMNS, (oid,)):
+        columns.append(Column(column, type_, nullable, default, generated, identity))
         if lost:
             dependents[column] = tuple(lost)
     ours = connection.execute(_TRIGGERS, (oid,)).fetchall()

@@ -16,7 +16,7 @@ from parallelchange.errors import Busy, Unavailable
 from parallelchange.model import Evidence, EvidenceKey, Finding, GateResult, Severity, State, Verdict, to_json
 from parallelchange.ports import Record
 
-__all__ = ["LEDGER_HEAD", "PostgresLedger", "ensure_ledger"]
+__all__ = ["LEDGER_HEAD", "PostgresLedger", "ensure_ledger", "migrations_path"]
 
 LEDGER_HEAD = "0001"
 """Newest revision of the ledger's tables; a test holds it against `migrations/`."""
@@ -226,6 +226,8 @@ class PostgresLedger:
     def add_evidence(self, evidence: Sequence[Evidence]) -> None:
         """Keep verdicts."""
         with self.connection.transaction():
+            if self._fence is not None:
+                self._update("fence = fence")
             for item in evidence:
                 key, result = item.key, item.result
                 values = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_d
 
 from parallelchange.adapters.postgres.connection import session_parameters
 from parallelchange.emit.alembic import scripts
-from parallelchange.errors import Busy, ParallelChangeError, SchemaState
-from parallelchange.model import Phase, State
+from parallelchange.errors import Busy, ParallelChangeError, Refused, SchemaState
+from parallelchange.model import Phase, State, Statement
 from parallelchange.plan import Plan
 from parallelchange.ports import Applied
 
@@ -57,12 +57,15 @@ class Revisions:
             state: What the schema shows.
         """
         found = []
+        undo = {Phase.EXPAND: self.plan.revert, Phase.MIGRATE: self.plan.relax}
         for phase in Phase:
             revision = self.plan.revision(phase)
             if self.script(phase) is None:
                 found.append(f"the {phase} revision {revision} is not in {self.ini.parent}")
-            elif self.planned(phase) != self.written(phase):
+            elif self.planned(self.plan.statements(phase)) != self.written(phase):
                 found.append(f"the {phase} revision {revision} holds other SQL than the plan")
+            elif phase in undo and self.planned(undo[phase]) != self.written(phase, "downgrade"):
+                found.append(f"the downgrade of the {phase} revision {revision} holds other SQL than the plan")
         expanded = self.plan.revision(Phase.EXPAND) in applied
         if expanded and state is State.BASE:
             found.append("Alembic has recorded expand, and the schema shows nothing of it")
@@ -77,20 +80,20 @@ class Revisions:
         except CommandError:
             return None
 
-    def planned(self, phase: Phase) -> str:
+    def planned(self, statements: Sequence[Statement]) -> str:
         """The SQL the plan wants, as Alembic's offline mode writes it."""
 
         def run(operations: Operations) -> None:
-            for statement in self.plan.statements(phase):
+            for statement in statements:
                 operations.execute(DDL(statement.sql.replace("%", "%%")))  # type: ignore[no-untyped-call]
 
         return self._offline(run)
 
-    def written(self, phase: Phase) -> str:
+    def written(self, phase: Phase, way: str = "upgrade") -> str:
         """The SQL the revision in the repository would run."""
         script = self.script(phase)
         assert script is not None
-        return self._offline(lambda _: script.module.upgrade())
+        return self._offline(lambda _: getattr(script.module, way)())
 
     def _offline(self, run: Callable[[Operations], None]) -> str:
         buffer = io.StringIO()
@@ -195,6 +198,17 @@ class Revisions:
         """Run a phase's downgrade, and that of whatever depends on it, in one transaction."""
         script = self.script(phase)
         assert script is not None
+        ours = {self.plan.revision(each) for each in Phase}
+        above = sorted(
+            revision
+            for revision in self.applied() - ours
+            if ours & {s.revision for s in self.directory.iterate_revisions(revision, "base")}
+        )
+        if above:
+            raise Refused(
+                f"revisions that build on this {phase} are applied: {', '.join(above)}",
+                hint="undo those changes first",
+            )
         below = f"{phase}@{script.down_revision or 'base'}"
 
         def run(session: Connection) -> None:

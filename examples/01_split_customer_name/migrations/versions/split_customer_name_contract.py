@@ -26,11 +26,11 @@ def upgrade() -> None:
     # ACCESS EXCLUSIVE on public.customers: the strongest lock first, so that none is raised later
     run(r"""LOCK TABLE public.customers IN ACCESS EXCLUSIVE MODE""")
     # ACCESS EXCLUSIVE on public.customers: the shapes part
-    run(r"""DROP TRIGGER zz_parallelchange_split_customer_name_update ON public.customers""")
+    run(r"""DROP TRIGGER zz_parallelchange_split_customer_name_update_589576 ON public.customers""")
     # ACCESS EXCLUSIVE on public.customers: the shapes part
-    run(r"""DROP TRIGGER zz_parallelchange_split_customer_name_insert ON public.customers""")
+    run(r"""DROP TRIGGER zz_parallelchange_split_customer_name_insert_5067bc ON public.customers""")
     # nothing calls it any more
-    run(r"""DROP FUNCTION public.parallelchange_split_customer_name_customers()""")
+    run(r"""DROP FUNCTION public.parallelchange_split_customer_name_customers_60643f()""")
     # ACCESS EXCLUSIVE on public.customers: the old shape goes
     run(r"""ALTER TABLE public.customers DROP COLUMN name""")
 

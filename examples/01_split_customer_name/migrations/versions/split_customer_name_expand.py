@@ -28,7 +28,7 @@ def upgrade() -> None:
     # ACCESS EXCLUSIVE on public.customers: the new shape, empty and without default: no rewrite
     run(r"""ALTER TABLE public.customers ADD COLUMN first_name text, ADD COLUMN last_name text""")
     # computes one shape from the other
-    run(r"""CREATE FUNCTION public.parallelchange_split_customer_name_customers() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, public SET timezone = 'UTC' SET datestyle = 'ISO' SET intervalstyle = 'postgres' SET extra_float_digits = '1' AS $parallelchange$
+    run(r"""CREATE FUNCTION public.parallelchange_split_customer_name_customers_60643f() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, public SET timezone = 'UTC' SET datestyle = 'ISO' SET intervalstyle = 'postgres' SET extra_float_digits = '1' AS $parallelchange$
 #variable_conflict use_column
 BEGIN
 IF TG_OP = 'INSERT' THEN
@@ -54,9 +54,9 @@ RETURN NEW;
 END
 $parallelchange$""")
     # SHARE ROW EXCLUSIVE on public.customers: new rows have both shapes
-    run(r"""CREATE TRIGGER zz_parallelchange_split_customer_name_insert BEFORE INSERT ON public.customers FOR EACH ROW EXECUTE FUNCTION public.parallelchange_split_customer_name_customers()""")
+    run(r"""CREATE TRIGGER zz_parallelchange_split_customer_name_insert_5067bc BEFORE INSERT ON public.customers FOR EACH ROW EXECUTE FUNCTION public.parallelchange_split_customer_name_customers_60643f()""")
     # SHARE ROW EXCLUSIVE on public.customers: a write to one shape moves the other; other writes pass by
-    run(r"""CREATE TRIGGER zz_parallelchange_split_customer_name_update BEFORE UPDATE ON public.customers FOR EACH ROW WHEN ((OLD.name COLLATE "C" IS DISTINCT FROM NEW.name COLLATE "C" OR OLD.first_name COLLATE "C" IS DISTINCT FROM NEW.first_name COLLATE "C" OR OLD.last_name COLLATE "C" IS DISTINCT FROM NEW.last_name COLLATE "C") AND current_setting('parallelchange.backfill', true) IS DISTINCT FROM 'split-customer-name') EXECUTE FUNCTION public.parallelchange_split_customer_name_customers()""")
+    run(r"""CREATE TRIGGER zz_parallelchange_split_customer_name_update_589576 BEFORE UPDATE ON public.customers FOR EACH ROW WHEN ((OLD.name COLLATE "C" IS DISTINCT FROM NEW.name COLLATE "C" OR OLD.first_name COLLATE "C" IS DISTINCT FROM NEW.first_name COLLATE "C" OR OLD.last_name COLLATE "C" IS DISTINCT FROM NEW.last_name COLLATE "C") AND current_setting('parallelchange.backfill', true) IS DISTINCT FROM 'split-customer-name') EXECUTE FUNCTION public.parallelchange_split_customer_name_customers_60643f()""")
 
 
 def downgrade() -> None:
@@ -65,10 +65,10 @@ def downgrade() -> None:
     # ACCESS EXCLUSIVE on public.customers: the strongest lock first, so that none is raised later
     run(r"""LOCK TABLE public.customers IN ACCESS EXCLUSIVE MODE""")
     # ACCESS EXCLUSIVE on public.customers: the shapes part
-    run(r"""DROP TRIGGER zz_parallelchange_split_customer_name_update ON public.customers""")
+    run(r"""DROP TRIGGER zz_parallelchange_split_customer_name_update_589576 ON public.customers""")
     # ACCESS EXCLUSIVE on public.customers: the shapes part
-    run(r"""DROP TRIGGER zz_parallelchange_split_customer_name_insert ON public.customers""")
+    run(r"""DROP TRIGGER zz_parallelchange_split_customer_name_insert_5067bc ON public.customers""")
     # nothing calls it any more
-    run(r"""DROP FUNCTION public.parallelchange_split_customer_name_customers()""")
+    run(r"""DROP FUNCTION public.parallelchange_split_customer_name_customers_60643f()""")
     # ACCESS EXCLUSIVE on public.customers: the new shape goes
     run(r"""ALTER TABLE public.customers DROP COLUMN first_name, DROP COLUMN last_name""")
