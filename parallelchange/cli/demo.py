@@ -110,6 +110,7 @@ class _Screen:
 
 def _picture(stage: ShopStage, story: Story) -> RenderableType:
     from rich.console import Group
+    from rich.padding import Padding
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text
@@ -124,16 +125,14 @@ def _picture(stage: ShopStage, story: Story) -> RenderableType:
         traffic.add_column(name, justify="left" if name == "version" else "right")
     for version, of in figures.get("versions", {}).items():
         recent = of["recent"]
-        traffic.add_row(
-            version,
-            *(str(v) for v in (of["requests"], of["failures"], recent["requests"], recent["p50_ms"], recent["p99_ms"])),
-        )
+        shown = (of["requests"], of["failures"], recent["requests"], recent["p50_ms"], recent["p99_ms"])
+        traffic.add_row(version, *("-" if value is None else str(value) for value in shown))
     load = Text(
         f"load {figures.get('rate_achieved', 0)}/s, {figures.get('late', 0)} late, "
         f"{figures.get('failed_requests', 0)} failed, {figures.get('wrong_reads', 0)} wrong reads"
     )
     gates = gate_table(("", result) for result in story.results.values())
-    return Group(head, ProgressBar(total=FULL, completed=story.weight, width=60), traffic, load, gates)
+    return Group(head, Padding(ProgressBar(total=FULL, completed=story.weight, width=60), (0, 0, 1, 0)), traffic, load, gates)
 
 
 def _summary(report: dict[str, Any]) -> RenderableType:
