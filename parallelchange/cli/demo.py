@@ -132,7 +132,9 @@ def _picture(stage: ShopStage, story: Story) -> RenderableType:
         f"{figures.get('failed_requests', 0)} failed, {figures.get('wrong_reads', 0)} wrong reads"
     )
     gates = gate_table(("", result) for result in story.results.values())
-    return Group(head, Padding(ProgressBar(total=FULL, completed=story.weight, width=60), (0, 0, 1, 0)), traffic, load, gates)
+    return Group(
+        head, Padding(ProgressBar(total=FULL, completed=story.weight, width=60), (0, 0, 1, 0)), traffic, load, gates
+    )
 
 
 def _summary(report: dict[str, Any]) -> RenderableType:
