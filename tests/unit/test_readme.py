@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
 
-from parallelchange.changefile import load_change
+from parallelchange.changefile import _OperationFile, load_change
 from parallelchange.cli import VERBS
 from parallelchange.gates.page import render
 from parallelchange.local.shop import BREAKS, example_path
@@ -33,3 +34,7 @@ def test_verbs_breaks_and_operations_it_names_are_there() -> None:
     assert set(re.findall(r"^\| `([a-z-]+)` \|", README, re.MULTILINE)) == set(BREAKS)
     listed = README.split("Operations so far: ")[1].split(". ")[0]
     assert set(re.findall(r"`(\w+)`", listed)) == set(OPERATIONS)
+
+
+def test_every_operation_is_a_key_of_the_change_file() -> None:
+    assert {field.name for field in fields(_OperationFile)} == set(OPERATIONS)
