@@ -273,6 +273,9 @@ class _Seen:
                 self.wrong.append(f"column {at}.{name} is missing")
             else:
                 (self.kept if column.nullable else self.gone).append(f"nullable {at}.{name}")
+        if self.kept or self.triggers:
+            self.wrong += [f"{child} inherits from {at} and is not in the plan" for child in table.children]
+            self.wrong += [f"trigger {name} on {at} fires after ours" for name in table.later_triggers]
 
     def _unplanned(self, base: Table, table: Table, name: str) -> None:
         """What came to an old column since the change was planned would go with it unseen."""

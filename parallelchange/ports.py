@@ -143,6 +143,7 @@ class Record:
         aborted: Why the change was aborted; None when it was not.
         backfills: Per pass: {"cursor", "rows", "total", "finished", "incarnation"}.
         old_seen: Whether the old version's sessions were ever seen under the name it declares.
+        aborts: How often an abort was begun.
     """
 
     change: str
@@ -154,6 +155,7 @@ class Record:
     aborted: str | None = None
     backfills: Mapping[str, Mapping[str, Any]] | None = None
     old_seen: bool = False
+    aborts: int = 0
 
 
 class Ledger(Protocol):

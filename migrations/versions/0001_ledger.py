@@ -18,6 +18,7 @@ def upgrade() -> None:
             pending jsonb,
             contracted_at timestamptz,
             aborted text,
+            aborts integer NOT NULL DEFAULT 0,
             old_seen boolean NOT NULL DEFAULT false,
             created_at timestamptz NOT NULL DEFAULT now(),
             updated_at timestamptz NOT NULL DEFAULT now()

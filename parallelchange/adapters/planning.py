@@ -19,7 +19,7 @@ from parallelchange.errors import InvalidFile, UsageError
 from parallelchange.model import Catalog, Column, Table, TableName, to_json
 from parallelchange.plan import Plan, make_plan
 
-__all__ = ["load_plan", "lock_path", "plan_on", "read_lock", "write_lock"]
+__all__ = ["check_plan", "load_plan", "lock_path", "plan_on", "read_lock", "write_lock"]
 
 _FORMAT = 1
 
@@ -66,6 +66,17 @@ def load_plan(path: Path, url: str | None = None) -> Plan:
             hint="set PARALLELCHANGE_DATABASE_URL, or pass --database-url",
         )
     return plan_on(change, url)
+
+
+def check_plan(plan: Plan, url: str) -> None:
+    """Ask a server whether the expressions of a plan make sense; its tables need not be there.
+
+    Raises:
+        InvalidFile: It refuses one.
+        Unavailable: It does not answer.
+    """
+    with connect(url) as connection:
+        check_expressions(connection, plan.change, plan.base)
 
 
 def write_lock(plan: Plan) -> Path:

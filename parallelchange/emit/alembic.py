@@ -52,9 +52,9 @@ def scripts(ini: Path) -> ScriptDirectory:
     """
     if not ini.is_file():
         raise InvalidFile("there is no Alembic configuration", path=ini, hint="set `alembic` in parallelchange.toml")
-    config = Config(ini, toml_file=ini.parent / "pyproject.toml")
-    config.set_main_option("here", str(ini.parent).replace("%", "%%"))
     try:
+        config = Config(ini, toml_file=ini.parent / "pyproject.toml")
+        config.set_main_option("here", str(ini.parent).replace("%", "%%"))
         directory = ScriptDirectory.from_config(config)
         directory.get_heads()
     except Exception as error:  # noqa: BLE001 - revisions are the user's own Python: anything can come out

@@ -116,6 +116,10 @@ def set_weight(world: World, obs: Observation, weight: int) -> None:
     """
     assert obs.split is not None
     world.ledger.intend(Act.SET_WEIGHT, weight=weight, before=obs.split.weight)
+    record = world.ledger.read()
+    if record is None or obs.record is None or record.aborts != obs.record.aborts:
+        world.ledger.settle(Act.SET_WEIGHT, "void")
+        raise Busy("the change was aborted in the meantime", hint="see `parallelchange status`")
     try:
         split = world.router.set(weight, resource_version=obs.split.resource_version)
     except Unavailable:
@@ -231,6 +235,7 @@ def revert(world: World) -> None:
         state, differences = state_of(world.plan, database.catalog())
         if state is State.CONTRACTED:
             raise Refused(f"{name} is contracted: the old shape is gone", hint="roll forward with a new change")
+        _nothing_new(world, database)
         _must([schema.judge(schema.SchemaFacts(state, differences, (), ""), Act.REVERT)])
 
     allowed(world.database)
@@ -241,6 +246,19 @@ def revert(world: World) -> None:
         world.ledger.settle(Act.REVERT, "failed")
         raise
     _recorded(world, Act.REVERT, applied, reverted=True)
+
+
+def _nothing_new(world: World, database: Database) -> None:
+    """Without traffic, workers and cron jobs of the new version would still trip over a shape that is gone."""
+    new = world.plan.change.new
+    ready = world.workloads.ready(new.name)
+    if ready:
+        raise Refused(f"{ready} copies of {new.name} run", hint=f"stop {new.name} first")
+    sessions = database.sessions(new.application_name) if new.application_name else ()
+    if sessions:
+        raise Refused(
+            f"{len(sessions)} database sessions of {new.name} are open: {sessions[0]}", hint=f"stop {new.name} first"
+        )
 
 
 def abort(world: World, reason: str) -> None:
@@ -272,9 +290,8 @@ def abort(world: World, reason: str) -> None:
 def _to_zero(world: World) -> Split:
     for _ in range(20):
         split = world.router.get()
-        if split.weight == 0:
-            return split
         try:
+            # Written even if it is 0 already: a weight that was decided on what stands now must not win.
             return world.router.set(0, resource_version=split.resource_version)
         except Busy:
             continue  # somebody else wrote; for an abort what they wrote does not matter

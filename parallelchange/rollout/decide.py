@@ -26,6 +26,8 @@ __all__ = ["Decision", "Kind", "decide"]
 
 GRACE = 30.0
 """Seconds beyond the soak for which missing metrics are waited for."""
+APPROVAL = 900.0
+"""Seconds in which a pipeline's own task must have set the weight that a gate approved."""
 TICK = 1.0
 """Seconds between two looks while waiting."""
 
@@ -38,6 +40,9 @@ class Kind(StrEnum):
     BLOCKED = "blocked"  # gates said fail or unknown
     HALTED = "halted"  # the world is not as we left it: somebody must look
     DONE = "done"  # nothing is left to do
+
+
+_ADVANCES = (Act.EXPAND, Act.BACKFILL, Act.SET_WEIGHT, Act.RETIRE, Act.CONTRACT)
 
 
 @dataclass(frozen=True)
@@ -66,8 +71,8 @@ class Decision:
 
     @property
     def verdict(self) -> Verdict:
-        """Pass only when something may be done or all is done."""
-        if self.kind is Kind.DONE or (self.kind is Kind.DO and self.act is not Act.ABORT):
+        """Pass only when the change may advance or is done; what must be measured first is unknown."""
+        if self.kind is Kind.DONE or (self.kind is Kind.DO and self.act in _ADVANCES):
             return Verdict.PASS
         joined = combine(result.verdict for result in self.results)
         return Verdict.FAIL if self.kind is Kind.HALTED or joined is Verdict.FAIL else Verdict.UNKNOWN
@@ -168,8 +173,9 @@ def _unfinished(plan: Plan, obs: Observation) -> Decision | None:
 
 
 def _still_approved(plan: Plan, obs: Observation, pending: Mapping[str, Any]) -> bool:
-    same = pending.get("fingerprint") == obs.fingerprint and pending.get("plan") == plan.digest
-    return same and obs.now - float(pending.get("at", 0)) <= plan.change.max_age
+    approved = [pending.get(part) for part in ("fingerprint", "plan", "incarnation")]
+    age = obs.now - float(pending.get("at", 0))
+    return approved == [obs.fingerprint, plan.digest, obs.incarnation] and age <= min(APPROVAL, plan.change.max_age)
 
 
 def _drift(plan: Plan, obs: Observation) -> Decision | None:

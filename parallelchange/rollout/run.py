@@ -7,6 +7,7 @@ from dataclasses import replace
 from parallelchange.errors import Busy, SchemaState
 from parallelchange.gates.base import Act
 from parallelchange.model import Finding, Severity, State, Verdict
+from parallelchange.ports import Record
 from parallelchange.rollout.advance import advance
 from parallelchange.rollout.decide import Decision, Kind, decide
 from parallelchange.rollout.measure import measure_laws
@@ -48,24 +49,32 @@ def rollout(world: World, *, again: bool = False) -> Decision:
     with world.ledger.fenced():
         record = world.ledger.read()
         if record and record.aborted and not again:
-            why = f"it was aborted: {record.aborted}"
-            remedy = "once the cause is mended: `parallelchange rollout --again`"
-            finding = Finding("rollout.aborted", Severity.ERROR, why, "ledger", remedy)
-            return Decision(Kind.BLOCKED, why, findings=(finding,))
+            return _aborted(record)
+        aborts = record.aborts if record else 0
         while True:
             obs = whole(observe(world, began=began))
             decision = decide(world.plan, obs)
+            if obs.record and obs.record.aborts != aborts and decision.act is not Act.ABORT:
+                return _aborted(obs.record)
             decision = _recheck(world, obs, _unless_measured(decision, measured))
             world.tell(Event("decision", decision.why, {"decision": decision, "observation": obs}))
             if decision.kind is Kind.WAIT:
                 world.clock.sleep(decision.seconds)
                 continue
             if decision.kind is not Kind.DO:
+                _void_approval(world, obs)
                 return decision
             _advance(world, obs, decision)
             if decision.act is Act.ABORT:
                 return decision
             measured = measured | {decision.act} if decision.act in _MEASURES else set()
+
+
+def _aborted(record: Record) -> Decision:
+    why = f"it was aborted: {record.aborted}"
+    remedy = "once the cause is mended: `parallelchange rollout --again`"
+    finding = Finding("rollout.aborted", Severity.ERROR, why, "ledger", remedy)
+    return Decision(Kind.BLOCKED, why, findings=(finding,))
 
 
 _MEASURES = (Act.VERIFY, Act.REHEARSE)
@@ -126,14 +135,19 @@ def gate(world: World, weight: int) -> tuple[Decision, int | None]:
     with world.ledger.fenced():
         obs = look(world)
         decision = _recheck(world, obs, decide(world.plan, obs, to=weight))
-        pending = (obs.record.pending if obs.record else None) or {}
         if decision.kind is Kind.DO and decision.act is Act.SET_WEIGHT:
-            approved = {"fingerprint": obs.fingerprint, "plan": world.plan.digest, "at": world.database.now()}
-            world.ledger.intend(Act.APPROVE, weight=weight, **approved)
-        elif pending.get("act") == Act.APPROVE:
-            # What was approved before is not approved any more.
-            world.ledger.settle(Act.APPROVE, "void")
+            approved = {"fingerprint": obs.fingerprint, "plan": world.plan.digest, "incarnation": obs.incarnation}
+            world.ledger.intend(Act.APPROVE, weight=weight, at=world.database.now(), **approved)
+        else:
+            _void_approval(world, obs)
         return decision, obs.weight
+
+
+def _void_approval(world: World, obs: Observation) -> None:
+    """After a refusal, what was approved before is not approved any more."""
+    pending = (obs.record.pending if obs.record else None) or {}
+    if pending.get("act") == Act.APPROVE:
+        world.ledger.settle(Act.APPROVE, "void")
 
 
 def promote(world: World, weight: int) -> Decision:
@@ -147,4 +161,6 @@ def promote(world: World, weight: int) -> Decision:
         decision = _recheck(world, obs, decide(world.plan, obs, to=weight))
         if decision.kind is Kind.DO and decision.act is Act.SET_WEIGHT:
             advance(world, obs, decision)
+        else:
+            _void_approval(world, obs)
         return decision

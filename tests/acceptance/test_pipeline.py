@@ -11,6 +11,7 @@ import pytest
 
 from acceptance.conftest import Ran, background, run, wait_until
 from parallelchange.adapters.local_router import LocalRouter
+from parallelchange.adapters.local_workloads import LocalWorkloads
 
 pytestmark = pytest.mark.xdist_group("demo")  # each fills a machine
 
@@ -94,7 +95,11 @@ def test_a_pipeline_moves_the_traffic_itself(tmp_path: Path) -> None:
         back = verb("promote", "--to", "0%")
         assert back.code == 0
         assert router.get().weight == 0
-        assert verb("revert").code == 0
+        refused = verb("revert")
+        assert refused.code == 1
+        assert "copies of shop-v2 run" in refused.err
+        LocalWorkloads(folder / "state").scale("shop-v2", 0)
+        wait_until("shop-v2 is gone", lambda: verb("revert").code == 0, limit=30)
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["state"] == "base"
     assert (report["failed_requests"], report["lost_writes"], report["wrong_reads"]) == (0, 0, 0), report["failures"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg import sql
 
 from parallelchange.adapters.local_router import LocalRouter
 from parallelchange.adapters.planning import load_plan, write_lock
@@ -201,6 +203,13 @@ class Scene:
         """Run statements as the superuser."""
         return run_sql(self.admin, *statements, application=application)
 
+    def configure(self, *settings: str) -> None:
+        """Give the sessions to come other defaults."""
+        with psycopg.connect(self.admin, autocommit=True) as session:
+            name = sql.Identifier(session.info.dbname)
+            for setting in settings:
+                session.execute(sql.SQL("ALTER DATABASE {} SET " + setting).format(name))
+
     def close(self) -> None:
         """End all sessions."""
         for world in self._opened:
@@ -249,7 +258,7 @@ def make_scene(
         run_sql(url, f"DO $$ BEGIN EXECUTE format('GRANT CREATE ON DATABASE %I TO {role}', current_database()); END $$")
     for version, statements in ((V1, old), (V2, new)):
         write_corpus(folder / f"{version}.json", Corpus(version, tuple(statements)))
-    said = [f", application_name: {name!r}" if name else "" for name in names]
+    said = [f", application_name: {json.dumps(name, ensure_ascii=False)}" if name else "" for name in names]
     change = folder / "change.yaml"
     change.write_text(
         "change: a-change\nversions:\n"

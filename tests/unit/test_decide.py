@@ -222,7 +222,7 @@ def _is_safe(decision: Decision, obs: Observation, to: int | None) -> None:  # n
 
 def approved(**changes: Any) -> Any:
     """From 5 % the gate has let a pipeline go to 25 %."""
-    seen = {"fingerprint": "live", "plan": PLAN.digest, "at": NOW, **changes}
+    seen = {"fingerprint": "live", "plan": PLAN.digest, "incarnation": "1", "at": NOW, **changes}
     return record(weight=50, pending={"act": "approve", "weight": 250, **seen})
 
 
@@ -248,13 +248,16 @@ CASES: list[tuple[str, int, Any, int | None, Kind, Act | None, int | None]] = [
      Kind.HALTED, None, None),
     ("a weight that was approved", 250, approved(at=NOW - 5),
      None, Kind.DO, Act.ADOPT, 250),
-    ("an approval that is too old", 250, approved(at=NOW - 3601),
+    ("an approval that is too old", 250, approved(at=NOW - 901),
      None, Kind.HALTED, None, None),
     ("an approval of another schema", 250,
      approved(fingerprint="x"),
      None, Kind.HALTED, None, None),
     ("an approval of another plan", 250,
      approved(plan="x"),
+     None, Kind.HALTED, None, None),
+    ("an approval of another expand", 250,
+     approved(incarnation="0"),
      None, Kind.HALTED, None, None),
     ("more than was approved", 500, approved(),
      None, Kind.HALTED, None, None),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Any
 
 import psycopg
@@ -15,6 +16,7 @@ __all__ = ["Connection", "connect", "describe_url", "session_parameters"]
 Connection = psycopg.Connection[TupleRow]
 
 APPLICATION = "parallelchange"
+UNTOLD = "the database"
 
 
 def describe_url(url: str) -> str:
@@ -22,11 +24,20 @@ def describe_url(url: str) -> str:
     try:
         parts = psycopg.conninfo.conninfo_to_dict(url)
     except psycopg.Error:
-        return "the database"
+        return UNTOLD
     host, name = str(parts.get("host") or "the local socket"), str(parts.get("dbname") or "default")
-    if "@" in host + name or ":" in name:
-        return "the database"  # a slip in the URL puts the password where these should be
-    return f"database {name} on {host}" + (f":{parts['port']}" if parts.get("port") else "")
+    port = str(parts.get("port") or "")
+    odd = "@" in host + name or ":" in name or not set(port) <= set("0123456789,")
+    if odd or (":" in host and not _is_address(host)):
+        return UNTOLD  # a slip in the URL puts the password where these should be
+    return f"database {name} on {host}" + (f":{port}" if port else "")
+
+
+def _is_address(host: str) -> bool:
+    try:
+        return bool(ipaddress.ip_address(host))
+    except ValueError:
+        return False
 
 
 def connect(url: str, **settings: str) -> Connection:
@@ -49,6 +60,8 @@ def connect(url: str, **settings: str) -> Connection:
         ) from None
     except psycopg.OperationalError as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
+        if describe_url(url) == UNTOLD:
+            lines = ["its URL is not as it should be"]
         reason = lines[-1].split(": ", 1)[-1] if "password" not in lines[-1].lower() else "it does not let us in"
         raise Unavailable(
             f"{describe_url(url)} does not answer: {reason}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from psycopg.pq import DiagnosticField, ExecStatus
@@ -12,7 +13,11 @@ from parallelchange.gates.rehearsal import Executed, Outcome
 
 __all__ = ["execute_all"]
 
-_WRITES = ("UPDATE", "DELETE", "MERGE")
+_WRITES = ("INSERT", "UPDATE", "DELETE", "MERGE")
+_WRITES_INSIDE = re.compile(
+    r"\s*with\b.*\b(insert\s+into|update\s|delete\s+from|merge\s+into)", re.IGNORECASE | re.DOTALL
+)
+_WRITTEN = "SELECT coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0)::int FROM pg_stat_xact_user_tables"
 _FINE = (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK, ExecStatus.EMPTY_QUERY)
 
 
@@ -47,6 +52,9 @@ def _execute(connection: Connection, statement: Recorded, values: Sequence[str |
         result = pg.exec_params(statement.sql.encode(), given, oids or None)
         command = (result.command_status or b"").decode().split()
         idle = bool(command) and command[0] in _WRITES and command[-1] == "0"
+        if result.status in _FINE and _WRITES_INSIDE.match(statement.sql):
+            # Such a statement is answered as the SELECT at its end; the rows it wrote are told elsewhere.
+            idle = connection.execute(_WRITTEN).fetchone() == (0,)
         if result.status in _FINE:
             # Deferred constraints would else speak up only at a commit that never comes.
             result = pg.exec_(b"SET CONSTRAINTS ALL IMMEDIATE")

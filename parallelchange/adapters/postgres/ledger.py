@@ -152,7 +152,8 @@ class PostgresLedger:
             return None
         row = self.connection.execute(
             "SELECT fence, weight, extract(epoch FROM weight_since)::float8, pending,"
-            " extract(epoch FROM contracted_at)::float8, aborted, old_seen FROM parallelchange.change WHERE name = %s",
+            " extract(epoch FROM contracted_at)::float8, aborted, old_seen, aborts"
+            " FROM parallelchange.change WHERE name = %s",
             (self.change,),
         ).fetchone()
         if row is None:
@@ -166,13 +167,15 @@ class PostgresLedger:
             name: {"cursor": c, "rows": n, "total": t, "finished": f, "incarnation": i}
             for name, c, n, t, f, i in passes
         }
-        fence, weight, since, pending, contracted, aborted, seen = row
-        return Record(self.change, fence, weight, since, pending, contracted, aborted, backfills, seen)
+        fence, weight, since, pending, contracted, aborted, seen, aborts = row
+        return Record(self.change, fence, weight, since, pending, contracted, aborted, backfills, seen, aborts)
 
     def intend(self, act: str, **detail: Any) -> None:
         """Record what is about to be done."""
         with self.connection.transaction():
             self._update("pending = %s", Jsonb({"act": act, **to_json(detail)}))
+            if act == "abort":  # counted before traffic moves: whoever runs meanwhile sees it
+                self._update("aborts = aborts + 1, aborted = %s", str(detail.get("reason", "")))
             self._journal(act, "intended", detail)
 
     def settle(self, act: str, outcome: str, **detail: Any) -> None:
