@@ -48,7 +48,8 @@ def rollout(world: World, *, again: bool = False) -> Decision:
     measured: set[Act] = set()
     with world.ledger.fenced():
         record = world.ledger.read()
-        if record and record.aborted and not again:
+        unfinished = ((record.pending if record else None) or {}).get("act") == Act.ABORT
+        if record and record.aborted and not again and not unfinished:
             return _aborted(record)
         aborts = record.aborts if record else 0
         while True:

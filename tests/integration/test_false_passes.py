@@ -900,3 +900,21 @@ def test_revert_waits_for_the_new_version_to_stop(make: Make) -> None:
     with pytest.raises(Refused, match="copies of"):
         acts.revert(world)
     assert state(world) is State.EXPANDED
+
+
+# an abort that was killed
+
+
+def test_a_killed_abort_is_finished_by_the_next_rollout(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = make()
+    world = scene.world()
+    walk(world, Act.SET_WEIGHT, weight=FULL)
+    assert world.router.get().weight == STAGE
+    monkeypatch.setattr(world.router, "set", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        acts.abort(world, "seen by somebody")
+    monkeypatch.undo()
+    assert world.router.get().weight == STAGE, "it was killed before traffic moved"
+    assert rollout(world).act is Act.ABORT
+    assert world.router.get().weight == 0
+    assert rollout(world).kind is Kind.BLOCKED
