@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from parallelchange.change import Change
 from parallelchange.errors import InvalidFile
@@ -21,7 +21,7 @@ from parallelchange.model import (
     digest,
     format_weight,
 )
-from parallelchange.operations import Operation, Problem, Writers
+from parallelchange.operations import Problem, Sync, Writers
 from parallelchange.operations.trigger import Trigger
 from parallelchange.sql import PINNED, literal, qualified, search_path
 
@@ -144,6 +144,40 @@ def make_plan(change: Change, base: Catalog) -> Plan:
     Raises:
         InvalidFile: An operation does not fit the tables; names the change file's line.
     """
+    _refuse_problems(change, base)
+    _no_overlap(change, base)
+    name = change.name
+    pairs = [(operation, base.tables[operation.table_name]) for operation in change.database]
+    triggers = _triggers(change, base)
+    lock = _lock(sorted({table.name for _, table in pairs}))
+    laws = tuple(law for operation, table in pairs for law in operation.laws(table))
+    created = [s for trigger in triggers for s in trigger.create()]
+    dropped = [s for trigger in triggers for s in trigger.drop()]
+    added = [s for operation, table in pairs for s in operation.expand(table)]
+    checks = [s for operation, table in pairs for s in operation.migrate(table, name)]
+    relaxed = [s for operation, table in pairs for s in operation.relax(table, name)]
+    proofs = [s for operation, table in pairs for s in operation.prove(table, name)]
+    left = [s for operation, table in pairs for s in operation.contract(table, name)]
+    undone = [s for operation, table in pairs for s in operation.revert(table, name)]
+    asserts = [_assert(law, name) for law in laws]
+    plan = Plan(
+        change=change,
+        base=base,
+        expand=(_TIMEOUT, *lock, *added, *created),
+        backfills=tuple(b for operation, table in pairs for b in operation.backfills(table)),
+        migrate=(_TIMEOUT, *_SEES_ALL, *asserts, *(lock if checks else ()), *checks),
+        contract=(_TIMEOUT, *proofs, *lock, *dropped, *left),
+        revert=(_TIMEOUT, *lock, *dropped, *undone),
+        relax=(_TIMEOUT, *relaxed) if relaxed else (),
+        laws=laws,
+        expectations=tuple(_expect(base.tables[t.table], change, t) for t in triggers),
+    )
+    parts = (plan.expand, plan.backfills, plan.migrate, plan.contract, plan.laws)
+    traffic = (change.traffic.stages, change.old.name, change.new.name)
+    return replace(plan, digest=digest([parts, traffic]))
+
+
+def _refuse_problems(change: Change, base: Catalog) -> None:
     for index, operation in enumerate(change.database):
         unknown = [
             Problem("type", f"there is no type {type_}", "check its spelling and schema")
@@ -151,68 +185,28 @@ def make_plan(change: Change, base: Catalog) -> Plan:
             if type_ not in base.types
         ]
         for problem in (*unknown, *operation.problems(base)):
-            raise InvalidFile(
-                problem.message,
-                path=change.path,
-                hint=problem.remedy,
-                line=change.line_of("database", index, operation.kind, problem.key),
-            )
-    _no_overlap(change, base)
+            line = change.line_of("database", index, operation.kind, problem.key)
+            raise InvalidFile(problem.message, path=change.path, hint=problem.remedy, line=line)
+
+
+def _triggers(change: Change, base: Catalog) -> list[Trigger]:
+    """One for each table, for all operations on it, in the order the tables are first named."""
     writers = Writers(change.name, change.old.application_name, change.new.application_name)
-    by_table: dict[TableName, list[Operation]] = {}
-    for operation in change.database:
-        by_table.setdefault(operation.table_name, []).append(operation)
-    pairs = [(operation, base.tables[operation.table_name]) for operation in change.database]
-    laws = tuple(law for operation, table in pairs for law in operation.laws(table))
-    lock = [_TIMEOUT, *_lock(sorted(by_table))]
-    expand, revert = list(lock), list(lock)
-    checks = [s for operation, table in pairs for s in operation.migrate(table, change.name)]
-    migrate = [
-        _TIMEOUT,
-        *_SEES_ALL,
-        *(_assert(law, change.name) for law in laws),
-        *(lock[1:] if checks else []),
-        *checks,
+    return [
+        Trigger(
+            change.name, name, [o.sync(base.tables[name], writers) for o in change.database if o.table_name == name]
+        )
+        for name in dict.fromkeys(operation.table_name for operation in change.database)
     ]
-    undone = [s for operation, table in pairs for s in operation.relax(table, change.name)]
-    relax = (_TIMEOUT, *undone) if undone else ()
-    proofs = [s for operation, table in pairs for s in operation.prove(table, change.name)]
-    contract = [_TIMEOUT, *proofs, *lock[1:]]
-    expectations = []
-    for operation, table in pairs:
-        expand.extend(operation.expand(table))
-    for name, operations in by_table.items():
-        table = base.tables[name]
-        trigger = Trigger(change.name, name, [operation.sync(table, writers) for operation in operations])
-        expand.extend(trigger.create())
-        contract.extend(trigger.drop())
-        revert.extend(trigger.drop())
-        expectations.append(_expect(table, operations, trigger))
-    for operation, table in pairs:
-        contract.extend(operation.contract(table, change.name))
-        revert.extend(operation.revert(table, change.name))
-    plan = Plan(
-        change,
-        base,
-        tuple(expand),
-        tuple(b for operation, table in pairs for b in operation.backfills(table)),
-        tuple(migrate),
-        tuple(contract),
-        tuple(revert),
-        relax,
-        laws,
-        tuple(expectations),
-    )
-    parts = (plan.expand, plan.backfills, plan.migrate, plan.contract, plan.laws)
-    traffic = (change.traffic.stages, change.old.name, change.new.name)
-    return Plan(**{**plan.__dict__, "digest": digest([parts, traffic])})
 
 
-def _expect(table: Table, operations: list[Operation], trigger: Trigger) -> Expectation:
+def _expect(table: Table, change: Change, trigger: Trigger) -> Expectation:
     added: dict[str, str] = {}
     dropped: list[str] = []
     not_null: list[str] = []
-    for operation in operations:
+    for operation in change.database:
+        if operation.table_name != table.name:
+            continue
         footprint = operation.footprint(table)
         added |= footprint.added
         dropped += footprint.dropped

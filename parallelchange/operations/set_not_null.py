@@ -7,13 +7,8 @@ from typing import ClassVar
 
 from parallelchange.model import Backfill, Catalog, Law, Statement, Table, TableName
 from parallelchange.operations.base import Expression, Footprint, Problem, Sync, Writers
-from parallelchange.operations.columns import (
-    check_not_null,
-    common_problems,
-    drop_check,
-    prove_not_null,
-    set_not_null,
-)
+from parallelchange.operations.columns import common_problems
+from parallelchange.operations.not_null import check_not_null, drop_check, prove_not_null, set_not_null
 from parallelchange.sql import ident
 
 __all__ = ["SetNotNull"]
