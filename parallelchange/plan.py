@@ -192,12 +192,11 @@ def _refuse_problems(change: Change, base: Catalog) -> None:
 def _triggers(change: Change, base: Catalog) -> list[Trigger]:
     """One for each table, for all operations on it, in the order the tables are first named."""
     writers = Writers(change.name, change.old.application_name, change.new.application_name)
-    return [
-        Trigger(
-            change.name, name, [o.sync(base.tables[name], writers) for o in change.database if o.table_name == name]
-        )
-        for name in dict.fromkeys(operation.table_name for operation in change.database)
-    ]
+    syncs: dict[TableName, list[Sync]] = {}
+    for operation in change.database:
+        name = operation.table_name
+        syncs.setdefault(name, []).append(operation.sync(base.tables[name], writers))
+    return [Trigger(change.name, name, needed) for name, needed in syncs.items()]
 
 
 def _expect(table: Table, change: Change, trigger: Trigger) -> Expectation:
