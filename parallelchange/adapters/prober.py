@@ -8,6 +8,7 @@ import subprocess
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 from parallelchange.change import Version
 from parallelchange.gates.probe import ProbeFact
@@ -61,11 +62,22 @@ class RealProber:
         return done.returncode == 0, f"`{command}` exited {done.returncode}: {last[0][:_TOLD]}"
 
 
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """A redirect is no answer: the page it leads to, a login say, speaks for somebody else."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Follow none."""
+
+
+# A proxy would answer in the place of the copy that is asked.
+_OPENER = urllib.request.build_opener(_Stay, urllib.request.ProxyHandler({}))
+
+
 def _get(url: str, timeout: float) -> tuple[bool | None, str]:
     if not url.startswith(("http://", "https://")):
         return None, f"{url} is no http address"
     try:
-        with urllib.request.urlopen(url, timeout=timeout) as answer:  # noqa: S310 - the scheme is checked above
+        with _OPENER.open(url, timeout=timeout) as answer:
             return answer.status == _OK, f"GET {url} answered {answer.status}"
     except urllib.error.HTTPError as error:
         with error:

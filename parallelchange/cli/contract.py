@@ -17,8 +17,8 @@ def command(change: str, database_url: str | None, as_json: bool) -> int:
     """Leave only the new shape. Refused until nothing of the old version can come back."""
     from parallelchange.cli.act import run_act
     from parallelchange.gates.base import Act
-    from parallelchange.model import State
+    from parallelchange.rollout.decide import Kind
 
     return run_act(
-        Act.CONTRACT, change, database_url, as_json=as_json, already=lambda obs, _: obs.state is State.CONTRACTED
+        Act.CONTRACT, change, database_url, as_json=as_json, already=lambda _, decision: decision.kind is Kind.DONE
     )

@@ -161,7 +161,7 @@ class ShopStage:
     def _service(self, version: str) -> Service:
         env = {"DATABASE_URL": self.url}
         if version == "v2" and self.broken == "slow-canary":
-            env["SHOP_DELAY_MS"] = "2000"
+            env["SHOP_DELAY_MS"] = "1200"
         if version == "v2" and self.broken == "failing-canary":
             env["SHOP_FAIL_RATE"] = "0.1"
         if version == "v1" and self.broken == "old-statement":

@@ -100,12 +100,15 @@ def decide(plan: Plan, obs: Observation, *, to: int | None = None) -> Decision: 
             obs.split_error,
             findings=(_error("rollout.split", obs.split_error, "make the traffic split readable"),),
         )
-    first = _unfinished(plan, obs) or _drift(plan, obs)
-    if first:
-        return first
     weight = obs.split.weight
+    unfinished = _unfinished(plan, obs)
+    if unfinished:
+        return unfinished
     if obs.state is State.CONTRACTED:
         return _contracted(plan, weight, to)
+    drift = _drift(plan, obs)
+    if drift:
+        return drift
     if to is not None and to <= weight:
         return _back(plan, obs, weight, to)
     if obs.state is State.BASE:
@@ -127,6 +130,12 @@ def decide(plan: Plan, obs: Observation, *, to: int | None = None) -> Decision: 
 
 
 def _contracted(plan: Plan, weight: int, to: int | None) -> Decision:
+    if weight != FULL:
+        return _halt(
+            f"the schema is contracted and {plan.change.old.name}, which cannot work on it, still has "
+            f"{format_weight(FULL - weight)} of the traffic",
+            f"send all traffic to {plan.change.new.name} with whatever moves it, and find out who contracted",
+        )
     if to is None or to == weight:
         return Decision(Kind.DONE, f"{plan.change.name} is contracted: {plan.change.new.name} alone is left")
     message = f"{plan.change.name} is contracted: {plan.change.old.name} cannot work on this schema any more"

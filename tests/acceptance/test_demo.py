@@ -41,7 +41,7 @@ def test_the_whole_rollout_loses_nothing(tmp_path: Path) -> None:
     assert report["wrong_rows"] == 0
     assert report["contracted"] is True
     assert report["acknowledged_writes"] > 1000
-    assert report["longest_access_exclusive_ms"] > 0  # how long is for a benchmark to say
+    assert 0 < report["longest_access_exclusive_ms"] <= 200
     for stage in ("5%", "25%", "50%"):
         for version in ("shop-v1", "shop-v2"):
             assert report["stages"][stage][version]["requests"] > 0
