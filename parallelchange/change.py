@@ -54,6 +54,7 @@ class Version:
         statements: Corpus of the statements it sends, recorded from its tests.
         probe: Its own proof; None when the change file says there is none.
         build: Image or build digest; None when the workloads tell it.
+        image: Container image that is this version, as Deployments name it; None to go by the pods' label.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Version:
     statements: Path | None
     probe: Probe | None
     build: str | None
+    image: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +76,7 @@ class Traffic:
         soak: Seconds each stage is watched.
         drain: Seconds the old version is without traffic before it counts as drained.
         drain_timeout: Seconds to wait for the old version's sessions to end before giving up.
+        layout: How Deployments and Services are named in the cluster.
     """
 
     router: str
@@ -82,6 +85,7 @@ class Traffic:
     soak: float
     drain: float
     drain_timeout: float
+    layout: str = "azure"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,12 +97,18 @@ class MetricsSpec:
         latency_p99: Bound on the 99th percentile, in milliseconds.
         window: Seconds looked back.
         min_requests: Fewer than that in the window prove nothing.
+        prometheus: Address of the Prometheus that knows; None when the router's own way is used.
+        queries: Whose metrics it holds: linkerd, istio, nginx or envoy.
+        smi: Whether the cluster's metrics.smi-spec.io API tells, and not Prometheus.
     """
 
     success_rate: Bound
     latency_p99: Bound
     window: float
     min_requests: int
+    prometheus: str | None = None
+    queries: str = "linkerd"
+    smi: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

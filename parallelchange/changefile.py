@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -25,6 +26,9 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 _APPLICATION = re.compile(r"[\x20-\x7e]{1,63}")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+_IMAGE = re.compile(r"[a-z0-9][\w./:@-]{0,254}", re.ASCII)
+_HTTP = re.compile(r"https?://[^\s/?#]+[^\s?#]*")
+_QUERIES = {"istio": "istio", "nginx": "nginx"}
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _BOUND = re.compile(r"(>=|<=)\s*(\d+(?:\.\d+)?)\s*(%|ms|s)")
 
@@ -56,6 +60,7 @@ class _VersionFile:
     statements: str | None = None
     probe: _ProbeFile | Literal["none"] | None = None
     build: str | None = None
+    image: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +89,8 @@ class _TrafficFile:
 
     __pydantic_config__ = _CLOSED
     service: str
-    router: Literal["local"] = "local"
+    router: Literal["local", "smi", "gateway-api", "nginx", "istio", "flagd"] = "local"
+    layout: Literal["azure", "k8s-deploy"] = "azure"
     stages: list[str | float] = field(default_factory=lambda: ["5%", "25%", "50%", "100%"])
     soak: str = "2m"
     drain: str = "60s"
@@ -100,6 +106,9 @@ class _MetricsFile:
     latency_p99: str = "<= 500ms"
     window: str | None = None
     min_requests: int = 20
+    prometheus: str | None = None
+    queries: Literal["linkerd", "istio", "nginx", "envoy"] | None = None
+    smi: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -324,8 +333,21 @@ class _Reader:
                 "give a url or a command, or say `probe: none`",
             )
         return Version(
-            name=raw.name, application_name=raw.application_name, statements=statements, probe=probe, build=raw.build
+            name=raw.name,
+            application_name=raw.application_name,
+            statements=statements,
+            probe=probe,
+            build=raw.build,
+            image=self.image(key, raw.image),
         )
+
+    def image(self, key: str, written: str | None) -> str | None:
+        """The image of a version; a pipeline that has just built it says so in the environment."""
+        variable = f"PARALLELCHANGE_IMAGE_{key.upper()}"
+        image = os.environ.get(variable) or written
+        if image is not None and not _IMAGE.fullmatch(image):
+            self.fail(f"versions.{key}.image", f"{image!r} is no image", f"write NAME:TAG, also in {variable}")
+        return image
 
     def operation(self, index: int, raw: _OperationFile) -> Operation:
         named = [(kind, op) for kind in OPERATIONS if (op := getattr(raw, kind)) is not None]
@@ -350,6 +372,7 @@ class _Reader:
             soak=self.seconds("traffic.soak", raw.soak),
             drain=self.seconds("traffic.drain", raw.drain),
             drain_timeout=self.seconds("traffic.drain_timeout", raw.drain_timeout),
+            layout=raw.layout,
         )
 
     def metrics(self, raw: _MetricsFile, traffic: Traffic) -> MetricsSpec:
@@ -358,7 +381,19 @@ class _Reader:
         window = self.seconds("metrics.window", raw.window) if raw.window else traffic.soak
         if raw.min_requests < 1:
             self.fail("metrics.min_requests", "no request at all proves nothing", "say `metrics: none` for no metrics")
-        return MetricsSpec(success_rate=success, latency_p99=latency, window=window, min_requests=raw.min_requests)
+        if raw.smi and (raw.prometheus or raw.queries):
+            self.fail("metrics.smi", "figures come from one place", "leave out `prometheus` and `queries`, or `smi`")
+        if raw.prometheus and not _HTTP.fullmatch(raw.prometheus):
+            self.fail("metrics.prometheus", f"{raw.prometheus!r} is no address", "write http://HOST:PORT")
+        return MetricsSpec(
+            success_rate=success,
+            latency_p99=latency,
+            window=window,
+            min_requests=raw.min_requests,
+            prometheus=raw.prometheus,
+            queries=raw.queries or _QUERIES.get(traffic.router, "linkerd"),
+            smi=raw.smi,
+        )
 
     def bound(self, key: str, text: str, units: set[str], *, at_least: bool) -> Bound:
         match = _BOUND.fullmatch(text.strip())
