@@ -9,6 +9,10 @@
     ├── Refused                    exit 1   the act is not allowed in this state
     └── Unavailable                exit 3   something needed is missing or does not answer
         ├── Busy                   exit 3   a lock was not to be had in time; trying again may help
+        ├── Uncertain              exit 3   it is not known whether something was written
+        ├── NotFound               exit 3   an object is surely not there
+        ├── Denied                 exit 3   rights or credentials are missing
+        ├── Gone                   exit 3   a watch must begin anew
         └── SchemaState            exit 3   the database is in no state this change knows
 """
 
@@ -19,11 +23,15 @@ from pathlib import Path
 __all__ = [
     "Blocked",
     "Busy",
+    "Denied",
+    "Gone",
     "InvalidFile",
+    "NotFound",
     "ParallelChangeError",
     "Refused",
     "SchemaState",
     "Unavailable",
+    "Uncertain",
     "UsageError",
 ]
 
@@ -87,6 +95,22 @@ class Unavailable(ParallelChangeError):
 
 class Busy(Unavailable):
     """A lock was not to be had within its time limits; nothing was changed."""
+
+
+class Uncertain(Unavailable):
+    """What was to be written may or may not be: nobody answered."""
+
+
+class NotFound(Unavailable):
+    """An object is surely not there."""
+
+
+class Denied(Unavailable):
+    """Rights are missing, or credentials are no longer good."""
+
+
+class Gone(Unavailable):
+    """What a watch would go on from is no longer kept."""
 
 
 class SchemaState(Unavailable):

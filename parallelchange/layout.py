@@ -14,7 +14,9 @@ __all__ = [
     "BREAK_GLASS",
     "CHANGE",
     "LAYOUTS",
+    "REPLICAS",
     "SERVICE_ACCOUNT",
+    "STAMP",
     "VERSION",
     "Approval",
     "Layout",
@@ -30,6 +32,10 @@ BREAK_GLASS = "parallelchange/break-glass"
 """Annotation that lets a write pass the policies; its value is the reason, which is recorded."""
 CHANGE = "parallelchange/change"
 """Annotation of what was made for a change; its value is the change's name."""
+REPLICAS = "parallelchange/replicas"
+"""Annotation of a Deployment that was retired: how many copies it had."""
+STAMP = "parallelchange/written-as"
+"""Annotation that tells which of our writes an object shows: whether one went through is told by it."""
 VERSION = "app.kubernetes.io/version"
 """Pod label that names the app version, where the change file names no image."""
 

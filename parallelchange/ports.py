@@ -17,6 +17,8 @@ __all__ = [
     "Applied",
     "Clock",
     "Database",
+    "Enforcement",
+    "Lead",
     "Ledger",
     "Metrics",
     "Prober",
@@ -38,12 +40,16 @@ class Split:
         weight: The canary's share in thousandths.
         resource_version: Token for compare-and-swap.
         backends: Backend service to its share in thousandths.
+        untold: Why it cannot be told whose a share is; then `weight` counts that share in. Empty when it can.
+        break_glass: The reason somebody gave for writing it past the policies; empty when nobody did.
     """
 
     name: str
     weight: int
     resource_version: str
     backends: Mapping[str, int]
+    untold: str = ""
+    break_glass: str = ""
 
 
 class Router(Protocol):
@@ -64,11 +70,44 @@ class Router(Protocol):
             resource_version: As read by `get`.
 
         Raises:
-            Unavailable: The split changed since (`Busy`), or cannot be written.
+            Busy: The split changed since; nothing was written.
+            Blocked: The API server's policies refuse it; nothing was written.
+            Uncertain: It may or may not be written.
+            Unavailable: It cannot be written.
         """
 
     def settled(self, split: Split) -> bool:
         """Whether the mesh is seen to route by this split."""
+
+    def problems(self) -> tuple[str, ...]:
+        """Why the backends could not take a growing share, in sentences; empty when they could."""
+
+    def owners(self) -> tuple[str, ...]:
+        """Who else writes the object that splits the traffic."""
+
+    def describe(self) -> Mapping[str, Any]:
+        """The object and its backends, for people and for `--json`."""
+
+
+class Enforcement(Protocol):
+    """What holds others to what the gates have approved."""
+
+    def allow(self, weight: int) -> None:
+        """Let the split be written with a canary share up to that weight in thousandths, and not above."""
+
+    def release(self) -> None:
+        """Nothing old may come back any more: everything may be deleted."""
+
+
+class Lead(Protocol):
+    """Being the one process that runs the rollout."""
+
+    def check(self) -> None:
+        """Make sure that it is still ours.
+
+        Raises:
+            Busy: It is not, or may not be.
+        """
 
 
 class Workloads(Protocol):

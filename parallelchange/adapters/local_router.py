@@ -12,7 +12,7 @@ from typing import Any
 
 from parallelchange.adapters.local_files import MESH, locked, read_object, write_object
 from parallelchange.errors import Busy, Unavailable, UsageError
-from parallelchange.model import FULL
+from parallelchange.model import FULL, format_weight
 from parallelchange.ports import Split
 
 __all__ = ["API_VERSION", "LocalRouter", "TrafficSplit"]
@@ -173,6 +173,26 @@ class LocalRouter:
         """Whether the mesh has confirmed that it routes by this version of the split."""
         mesh = read_object(self.path.parent / MESH)
         return mesh is not None and mesh.get("resourceVersion") == split.resource_version
+
+    def problems(self) -> tuple[str, ...]:
+        """None: Envoy has one cluster for each backend, and the supervisor says which are ready."""
+        return ()
+
+    def owners(self) -> tuple[str, ...]:
+        """Nobody that the file would tell of."""
+        return ()
+
+    def describe(self) -> dict[str, Any]:
+        """The file and its backends."""
+        split = self.get()
+        return {
+            "object": split.name,
+            "api_version": API_VERSION,
+            "resource_version": split.resource_version,
+            "backends": [{"service": name, "share": format_weight(weight)} for name, weight in split.backends.items()],
+            "owners": [],
+            "follows": self.settled(split),
+        }
 
     def _locked(self) -> AbstractContextManager[None]:
         return locked(self.path.with_name(f"{self.path.name}.lock"))

@@ -12,14 +12,18 @@ __all__ = ["command"]
 @click.command("rollout", short_help="The whole loop, from where it stands.")
 @options.change
 @options.database_url
-@click.option("--local", "local", is_flag=True, help="On the embedded local mesh (the only router so far).")
+@click.option("--local", "local", is_flag=True, help="On the embedded local mesh: refuse any other router.")
 @click.option("--again", is_flag=True, help="Start over although it was aborted.")
+@click.option(
+    "--stand-by", is_flag=True, help="In a cluster: wait while another pod runs it, then go on."
+)
 @options.as_json
-def command(change: str, database_url: str | None, local: bool, again: bool, as_json: bool) -> int:  # noqa: ARG001 - one router so far
+def command(change: str, database_url: str | None, local: bool, again: bool, stand_by: bool, as_json: bool) -> int:
     """Go on from wherever the change stands until it is contracted, or a gate blocks. Killed, it can be run again."""
     from parallelchange.cli.act import progress_teller
     from parallelchange.cli.show import note, show_decision
     from parallelchange.cli.world import open_world
+    from parallelchange.errors import UsageError
     from parallelchange.rollout.decide import Kind
     from parallelchange.rollout.run import rollout
     from parallelchange.rollout.world import Event
@@ -34,12 +38,19 @@ def command(change: str, database_url: str | None, local: bool, again: bool, as_
             if decision.kind is not Kind.WAIT or last[0] != line.split(":", maxsplit=1)[0] + decision.why.split(":")[0]:
                 note(line)
             last[0] = line.split(":", maxsplit=1)[0] + decision.why.split(":")[0]
-        elif event.kind == "rehearsal":
+        elif event.kind in ("rehearsal", "conflict"):
             note(event.what)
+        elif event.kind == "waiting":
+            if last[0] != event.what:
+                note(event.what)
+            last[0] = event.what
         else:
             progress(event)
 
-    with open_world(change, database_url, tell=tell) as world:
+    with open_world(change, database_url, tell=tell, stand_by=stand_by) as world:
+        router = world.plan.change.traffic.router
+        if local and router != "local":
+            raise UsageError(f"the change's router is {router}, not local", hint="leave out --local")
         decision = rollout(world, again=again)
         name = world.plan.change.name
         weight = world.router.get().weight

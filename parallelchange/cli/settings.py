@@ -14,7 +14,7 @@ from parallelchange.errors import InvalidFile, UsageError
 
 __all__ = ["Settings", "find_change", "load_settings"]
 
-_KEYS = {"database_url", "alembic", "changes", "state_dir"}
+_KEYS = {"database_url", "alembic", "changes", "state_dir", "kubeconfig", "context", "namespace", "prometheus"}
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,10 @@ class Settings:
         alembic: The repository's `alembic.ini`.
         changes: Folder of the change files.
         state_dir: Where the local mesh keeps its files.
+        kubeconfig: The cluster's kubeconfig; None for KUBECONFIG, or the pod's own ServiceAccount.
+        context: Context in it; None for the current one.
+        namespace: Namespace of the app; None for the context's.
+        prometheus: Address of the Prometheus of this environment; None for the change file's.
     """
 
     root: Path
@@ -34,6 +38,10 @@ class Settings:
     alembic: Path
     changes: Path
     state_dir: Path
+    kubeconfig: Path | None = None
+    context: str | None = None
+    namespace: str | None = None
+    prometheus: str | None = None
 
     def url(self) -> str:
         """The shared database.
@@ -66,7 +74,15 @@ def load_settings(start: Path, *, database_url: str | None = None) -> Settings:
         alembic=root / os.environ.get("PARALLELCHANGE_ALEMBIC", raw.get("alembic", "alembic.ini")),
         changes=root / raw.get("changes", "changes"),
         state_dir=state_dir,
+        kubeconfig=root / kubeconfig if (kubeconfig := _set("KUBECONFIG", raw)) else None,
+        context=_set("CONTEXT", raw),
+        namespace=_set("NAMESPACE", raw),
+        prometheus=_set("PROMETHEUS", raw),
     )
+
+
+def _set(name: str, raw: Mapping[str, Any]) -> str | None:
+    return os.environ.get(f"PARALLELCHANGE_{name}") or raw.get(name.lower())
 
 
 def _find(start: Path) -> tuple[Path, Mapping[str, Any]]:

@@ -1,6 +1,18 @@
 """The gates, one file each."""
 
-from parallelchange.gates import backfill, copies, drained, laws, metrics, probe, rehearsal, schema, soak, statements
+from parallelchange.gates import (
+    backfill,
+    copies,
+    drained,
+    laws,
+    metrics,
+    probe,
+    rehearsal,
+    routing,
+    schema,
+    soak,
+    statements,
+)
 from parallelchange.gates.base import Act, Gate
 
 __all__ = ["EVIDENCE", "GATES", "Act", "Gate", "guarding"]
@@ -14,6 +26,7 @@ GATES: dict[str, Gate] = {
         laws.GATE,
         backfill.GATE,
         copies.GATE,
+        routing.GATE,
         probe.GATE,
         metrics.GATE,
         soak.GATE,

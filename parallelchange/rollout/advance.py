@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from parallelchange.errors import Blocked, Busy, ParallelChangeError, Refused, Unavailable
+from contextlib import suppress
+
+from parallelchange.errors import Blocked, Busy, ParallelChangeError, Refused, Unavailable, Uncertain
 from parallelchange.gates import drained, laws, schema
 from parallelchange.gates.base import Act
 from parallelchange.model import GateResult, Phase, State, Verdict, format_weight
@@ -19,7 +21,7 @@ __all__ = ["abort", "adopt", "advance", "backfill", "contract", "expand", "retir
 _SETTLE = 15.0
 """Seconds in which the mesh must be seen to follow a new weight."""
 _STOP = 60.0
-"""Seconds in which the copies of a version must start or stop."""
+"""Seconds in which the copies of a version must start or stop, where the change does not give them more."""
 
 
 def advance(world: World, obs: Observation, decision: Decision) -> None:
@@ -112,6 +114,7 @@ def set_weight(world: World, obs: Observation, weight: int) -> None:
 
     Raises:
         Busy: The split changed since; it must be looked at and judged again.
+        Uncertain: It may or may not be written; the intent stays, and whoever goes on finds out.
         Unavailable: It cannot be written, or the mesh is not seen to follow.
     """
     assert obs.split is not None
@@ -121,11 +124,18 @@ def set_weight(world: World, obs: Observation, weight: int) -> None:
         world.ledger.settle(Act.SET_WEIGHT, "void")
         raise Busy("the change was aborted in the meantime", hint="see `parallelchange status`")
     try:
+        world.enforcement.allow(max(weight, obs.split.weight))
         split = world.router.set(weight, resource_version=obs.split.resource_version)
-    except Unavailable:
+    except Uncertain:
+        raise
+    except ParallelChangeError:
         world.ledger.settle(Act.SET_WEIGHT, "void")
+        with suppress(ParallelChangeError):
+            world.enforcement.allow(obs.split.weight)
         raise
     world.ledger.settle(Act.SET_WEIGHT, "done", weight=weight, **({"aborted": None} if weight else {}))
+    if weight < obs.split.weight:
+        world.enforcement.allow(weight)
     _follow(world, split)
     world.tell(Event("weight", format_weight(weight), {"weight": weight}))
 
@@ -144,7 +154,7 @@ def _follow(world: World, split: Split) -> None:
 
 def _scale(world: World, version: str, replicas: int) -> None:
     world.workloads.scale(version, replicas)
-    give_up = world.clock.now() + _STOP
+    give_up = world.clock.now() + max(_STOP, world.plan.change.traffic.drain_timeout)
     while (ready := world.workloads.ready(version)) is None or (ready > 0) != (replicas > 0):
         if world.clock.now() > give_up:
             raise Unavailable(f"{version} has {ready} ready copies and was asked for {replicas}", hint="see its log")
@@ -154,6 +164,7 @@ def _scale(world: World, version: str, replicas: int) -> None:
 def adopt(world: World, decision: Decision) -> None:
     """Record what was done by somebody who could not say so."""
     if decision.weight is None:
+        world.enforcement.release()
         world.ledger.settle(Act.CONTRACT, "done", contracted=True, adopted=True)
         return
     world.ledger.settle(Act.SET_WEIGHT, "done", weight=decision.weight, adopted=True)
@@ -213,6 +224,7 @@ def contract(world: World) -> None:
         world.ledger.settle(Act.CONTRACT, "failed")
         raise
     longest = max(proven.exclusive_seconds, applied.exclusive_seconds)
+    world.enforcement.release()
     _recorded(
         world, Act.CONTRACT, Applied(proven.seconds + applied.seconds, longest, applied.attempts), contracted=True
     )
@@ -282,6 +294,7 @@ def abort(world: World, reason: str) -> None:
     if world.workloads.ready(plan.change.old.name) == 0:
         _scale(world, plan.change.old.name, 1)
     split = _to_zero(world)
+    world.enforcement.allow(0)
     world.ledger.settle(Act.ABORT, "done", weight=0, aborted=reason)
     _follow(world, split)
     world.tell(Event("weight", format_weight(0), {"weight": 0}))

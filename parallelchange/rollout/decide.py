@@ -101,6 +101,12 @@ def decide(plan: Plan, obs: Observation, *, to: int | None = None) -> Decision: 
             findings=(_error("rollout.split", obs.split_error, "make the traffic split readable"),),
         )
     weight = obs.split.weight
+    untold = obs.split.untold
+    if untold and (obs.record is None or (obs.record.pending or {}).get("act") != Act.ABORT):
+        # An abort that was begun is finished whatever runs: it needs the old version only.
+        message = f"{obs.split.name}: {untold}: whose traffic it is cannot be told"
+        remedy = "let the rollout of its Deployment end, or name the image in the change file"
+        return Decision(Kind.BLOCKED, message, findings=(_error("rollout.untold", message, remedy),))
     unfinished = _unfinished(plan, obs)
     if unfinished:
         return unfinished
@@ -195,7 +201,8 @@ def _drift(plan: Plan, obs: Observation) -> Decision | None:
     if live != (intended or 0):
         return _halt(
             f"{obs.split.name} gives {plan.change.new.name} {format_weight(live)}, and the ledger has "
-            f"{format_weight(intended or 0)}: somebody else moved the traffic",
+            f"{format_weight(intended or 0)}: somebody else moved the traffic"
+            + (f", breaking the glass: {obs.split.break_glass}" if obs.split.break_glass else ""),
             f"find out who; `parallelchange abort {plan.change.name}` sends all traffic to {plan.change.old.name}",
         )
     if live and obs.state is State.BASE:

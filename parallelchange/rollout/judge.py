@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from parallelchange.gates import EVIDENCE, GATES, backfill, copies, drained, guarding, metrics, schema, soak
+from parallelchange.gates import EVIDENCE, GATES, backfill, copies, drained, guarding, metrics, routing, schema, soak
 from parallelchange.gates.base import Act, unknown
 from parallelchange.model import FULL, Evidence, EvidenceKey, GateResult, State, Verdict, combine
 from parallelchange.plan import Plan
@@ -131,10 +131,15 @@ def _copies(plan: Plan, obs: Observation, act: Act) -> list[GateResult]:  # noqa
     ]
 
 
+def _routing(plan: Plan, obs: Observation, act: Act) -> list[GateResult]:  # noqa: ARG001
+    return [routing.judge(routing.RoutingFact(obs.routing, obs.split_error))]
+
+
 _READ = {
     "schema": _schema,
     "backfill": _backfill,
     "copies": _copies,
+    "routing": _routing,
     "soak": _soak,
     "metrics": _metrics,
     "drained": _drained,

@@ -40,6 +40,7 @@ class Observation:
         watched: Seconds for which this process has been looking.
         incarnation: Which expand it is whose objects are there.
         settled: Whether the mesh is seen to route by the split.
+        routing: What stands against more traffic on the way of a request; None when it could not be looked at.
     """
 
     now: float
@@ -59,11 +60,12 @@ class Observation:
     watched: float = 0.0
     incarnation: str = ""
     settled: bool = False
+    routing: tuple[str, ...] | None = None
 
     @property
     def weight(self) -> int | None:
-        """The canary's live share in thousandths; None when the split cannot be read."""
-        return self.split.weight if self.split else None
+        """The canary's live share in thousandths; None when it cannot be told."""
+        return self.split.weight if self.split and not self.split.untold else None
 
     @property
     def stood(self) -> float | None:
@@ -93,10 +95,12 @@ def observe(world: World, *, began: float | None = None) -> Observation:
     plan, change = world.plan, world.plan.change
     live = world.database.catalog()
     state, differences = state_of(plan, live)
-    settled = False
+    settled, routing = False, None
     try:
-        split, split_error = world.router.get(), ""
+        split = world.router.get()
+        split_error = split.untold
         settled = world.router.settled(split)
+        routing = world.router.problems()
     except Unavailable as error:
         split, split_error = None, error.message
     record = world.ledger.read()
@@ -125,6 +129,7 @@ def observe(world: World, *, began: float | None = None) -> Observation:
         watched=0.0 if began is None else world.clock.now() - began,
         incarnation=incarnation_of(live),
         settled=settled,
+        routing=routing,
     )
 
 

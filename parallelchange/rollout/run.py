@@ -46,13 +46,14 @@ def rollout(world: World, *, again: bool = False) -> Decision:
     """
     began = world.clock.now()
     measured: set[Act] = set()
-    with world.ledger.fenced():
+    with world.lead() as lead, world.ledger.fenced():
         record = world.ledger.read()
         unfinished = ((record.pending if record else None) or {}).get("act") == Act.ABORT
         if record and record.aborted and not again and not unfinished:
             return _aborted(record)
         aborts = record.aborts if record else 0
         while True:
+            lead.check()
             obs = whole(observe(world, began=began))
             decision = decide(world.plan, obs)
             if obs.record and obs.record.aborts != aborts and decision.act is not Act.ABORT:
@@ -60,11 +61,12 @@ def rollout(world: World, *, again: bool = False) -> Decision:
             decision = _recheck(world, obs, _unless_measured(decision, measured))
             world.tell(Event("decision", decision.why, {"decision": decision, "observation": obs}))
             if decision.kind is Kind.WAIT:
-                world.clock.sleep(decision.seconds)
+                world.wait(decision.seconds)
                 continue
             if decision.kind is not Kind.DO:
                 _void_approval(world, obs)
                 return decision
+            lead.check()
             _advance(world, obs, decision)
             if decision.act is Act.ABORT:
                 return decision
@@ -139,6 +141,7 @@ def gate(world: World, weight: int) -> tuple[Decision, int | None]:
         if decision.kind is Kind.DO and decision.act is Act.SET_WEIGHT:
             approved = {"fingerprint": obs.fingerprint, "plan": world.plan.digest, "incarnation": obs.incarnation}
             world.ledger.intend(Act.APPROVE, weight=weight, at=world.database.now(), **approved)
+            world.enforcement.allow(weight)
         else:
             _void_approval(world, obs)
         return decision, obs.weight
@@ -146,6 +149,9 @@ def gate(world: World, weight: int) -> tuple[Decision, int | None]:
 
 def _void_approval(world: World, obs: Observation) -> None:
     """After a refusal, what was approved before is not approved any more."""
+    if obs.weight is not None and obs.state is not State.CONTRACTED:
+        # What stands and was approved may be written again: other writers of the split need not fail.
+        world.enforcement.allow(min(obs.weight, (obs.record.weight if obs.record else None) or 0))
     pending = (obs.record.pending if obs.record else None) or {}
     if pending.get("act") == Act.APPROVE:
         world.ledger.settle(Act.APPROVE, "void")

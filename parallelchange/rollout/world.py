@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 from parallelchange.errors import Unavailable
 from parallelchange.model import Evidence
 from parallelchange.plan import Plan
-from parallelchange.ports import Clock, Database, Ledger, Metrics, Prober, Router, Workloads
+from parallelchange.ports import Clock, Database, Enforcement, Lead, Ledger, Metrics, Prober, Router, Workloads
 
-__all__ = ["Event", "World", "silent"]
+__all__ = ["Alone", "Event", "NotEnforced", "World", "silent"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Event:
     """Something a rollout tells those who watch it.
 
     Args:
-        kind: `decision`, `progress`, `applied` or `evidence`.
+        kind: `decision`, `progress`, `applied`, `evidence`, `weight`, `conflict` or `waiting`.
         what: In words.
         data: Figures and values.
     """
@@ -39,6 +40,23 @@ def _no_rehearsal() -> Sequence[Evidence]:
     )
 
 
+class NotEnforced:
+    """Where nothing but good manners holds others to the gates."""
+
+    def allow(self, weight: int) -> None:
+        """Tell nobody."""
+
+    def release(self) -> None:
+        """Tell nobody."""
+
+
+class Alone:
+    """Leading where nobody else could."""
+
+    def check(self) -> None:
+        """It is ours."""
+
+
 @dataclass(frozen=True)
 class World:
     """The plan and the ports it is carried out through.
@@ -54,6 +72,9 @@ class World:
         clock: Time.
         rehearse: Runs the whole change on a scratch copy and gives the evidence.
         tell: Told what happens.
+        enforcement: What holds others to what the gates have approved.
+        lead: Makes this process the one that runs the rollout.
+        pause: Waits that many seconds, or until there is something to look at; None for the clock's sleep.
     """
 
     plan: Plan
@@ -66,3 +87,10 @@ class World:
     clock: Clock
     rehearse: Callable[[], Sequence[Evidence]] = _no_rehearsal
     tell: Callable[[Event], None] = silent
+    enforcement: Enforcement = field(default_factory=NotEnforced)
+    lead: Callable[[], AbstractContextManager[Lead]] = field(default=lambda: nullcontext(Alone()))
+    pause: Callable[[float], None] | None = None
+
+    def wait(self, seconds: float) -> None:
+        """Wait for the next look."""
+        (self.pause or self.clock.sleep)(seconds)

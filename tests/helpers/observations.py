@@ -77,6 +77,7 @@ def all_is_well(weight: int) -> Observation:
         watched=3000.0,
         incarnation="1",
         settled=True,
+        routing=(),
     )
 
 
@@ -192,6 +193,13 @@ WRONGS = [
     Wrong("half a backfill", _backfilled(finished=False), ""),
     Wrong("a backfill of another expand", _backfilled(incarnation="0"), ""),
     Wrong("the mesh does not follow", put(settled=False), "mesh", (STAGE, LAST)),
+    Wrong(
+        "whose a share is cannot be told",
+        lambda o: replace(o, split=o.split and replace(o.split, untold="shop-stable runs v1 and v2, and has 5%")),
+        "cannot be told",
+    ),
+    Wrong("a backend without endpoints", put(routing=("Service c has no endpoint",)), "no endpoint", (ZERO, STAGE)),
+    Wrong("nobody looked at the backends", put(routing=None), "not be looked at", (ZERO, STAGE)),
     Wrong("no copy of the new version", lambda o: replace(o, ready={**o.ready, NEW: 0}), "no copy", (ZERO, STAGE)),
     Wrong("no copy of the old version", lambda o: replace(o, ready={**o.ready, OLD: 0}), "no copy", (ZERO, STAGE)),
     Wrong("nobody knows what runs", put(builds={OLD: None, NEW: None}), "cannot be told", (ZERO, STAGE)),

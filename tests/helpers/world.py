@@ -300,7 +300,7 @@ def walk(world: World, until: Act, *, weight: int | None = None) -> Decision:
             if decision.act is until and weight in (None, decision.weight):
                 return decision
             if decision.kind is Kind.WAIT:
-                world.clock.sleep(decision.seconds)
+                world.wait(decision.seconds)
                 continue
             assert decision.kind is Kind.DO, decision.why
             advance(world, obs, decision)

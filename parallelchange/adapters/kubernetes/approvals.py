@@ -1,0 +1,87 @@
+"""The approvals that the API server's policies hold every write of the split against."""
+
+from __future__ import annotations
+
+from parallelchange.adapters.kubernetes.client import Cluster
+from parallelchange.adapters.kubernetes.kinds import CONFIG_MAP
+from parallelchange.adapters.kubernetes.routers.base import ClusterRouter
+from parallelchange.change import Change
+from parallelchange.errors import Busy, Unavailable
+from parallelchange.layout import Approval, approvals_name
+
+__all__ = ["Approvals"]
+
+_TRIES = 5
+
+
+class Approvals:
+    """Keeps the ConfigMap with the approvals for a root Service in step with what gates say.
+
+    Where there is no such ConfigMap, no policy was installed, and there is nothing to tell; `doctor` says so.
+
+    Args:
+        cluster: The namespace.
+        change: The change.
+        router: Tells which backends run the old version.
+    """
+
+    def __init__(self, cluster: Cluster, change: Change, router: ClusterRouter) -> None:
+        self.cluster, self.change, self.router = cluster, change, router
+        self.name = approvals_name(change.traffic.service)
+
+    def allow(self, weight: int) -> None:
+        """Let the split be written with a canary share up to that weight, and not above.
+
+        Raises:
+            Unavailable: It cannot be written; the policies go on as they were.
+        """
+        for _ in range(_TRIES):
+            live = self.cluster.find(CONFIG_MAP, self.name)
+            if live is None:
+                return
+            old = self.router.old_backends()
+            data = {
+                Approval.CHANGE: self.change.name,
+                Approval.SERVICE: self.change.traffic.service,
+                Approval.APPROVED: str(weight),
+                Approval.OLD_IMAGE: self.change.old.image or "",
+                Approval.NEW_IMAGE: self.change.new.image or "",
+                Approval.CONTRACTED: "false",
+            }
+            if old:
+                # Once a pipeline has rolled the new version out as stable there is none left to name.
+                data[Approval.OLD_BACKENDS] = ",".join(old)
+            if self._write(live["metadata"]["resourceVersion"], data):
+                return
+        raise self._contended()
+
+    def release(self) -> None:
+        """Nothing old may come back any more: everything may be deleted.
+
+        Raises:
+            Unavailable: It cannot be written.
+        """
+        for _ in range(_TRIES):
+            live = self.cluster.find(CONFIG_MAP, self.name)
+            if live is None or self._write(
+                live["metadata"]["resourceVersion"], {Approval.APPROVED: "1000", Approval.CONTRACTED: "true"}
+            ):
+                return
+        raise self._contended()
+
+    def _write(self, resource_version: str, data: dict[Approval, str]) -> bool:
+        body = {
+            "metadata": {"resourceVersion": resource_version},
+            "data": {key.value: value for key, value in data.items()},
+        }
+        try:
+            self.cluster.patch(CONFIG_MAP, self.name, body)
+        except Busy:
+            return False
+        return True
+
+    def _contended(self) -> Unavailable:
+        return Busy(
+            f"{self.cluster.full(CONFIG_MAP, self.name)} is being written by somebody else all the time",
+            hint="see who writes it: only the gate's ServiceAccount should",
+        )
