@@ -30,6 +30,7 @@ VERBS = {
     "contract": "Leave only the new shape; there is no way back.",
     "rollout": "The whole loop, from where it stands.",
     "status": "Where everything stands.",
+    "doctor": "What is missing here, and how to get it.",
     "demo": "A real rollout on this machine, under load.",
 }
 """Verbs with their one-line help: `--help` must not import them all. A test holds these against the verbs."""
