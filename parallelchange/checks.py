@@ -64,7 +64,7 @@ class Section:
         return Check(self.name, name, what, verdict, severity, detail, "" if holds else remedy)
 
     def tried(self, key: str, what: str, act: Callable[[], str], *, warning: bool = False) -> Check:
-        """A check that holds when `act` raises nothing; it gives the detail, and an error's text and hint count else."""
+        """A check that holds when `act` raises nothing; `act` gives the detail, or else its error the remedy."""
         try:
             detail = act()
         except ParallelChangeError as error:

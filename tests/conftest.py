@@ -56,3 +56,41 @@ def database(postgres: Any) -> Iterator[str]:
     finally:
         with psycopg.connect(postgres.get_uri(), autocommit=True) as connection:
             connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(scope="session")
+def control_plane() -> Iterator[Any]:
+    """A real Kubernetes control plane; its tests carry `xdist_group("cluster")`, so that there is only one."""
+    from helpers.controlplane import ControlPlane, NoControlPlane, find_tools
+
+    try:
+        tools = find_tools()
+    except NoControlPlane as reason:
+        pytest.skip(f"no control plane: {reason}")
+    folder = Path(tempfile.mkdtemp(prefix="parallelchange-k8s-"))
+    plane = ControlPlane(folder, tools)
+    try:
+        plane.start()
+        yield plane
+    finally:
+        plane.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def cluster(control_plane: Any) -> Iterator[Any]:
+    """A fresh namespace, deleted after the test; an outage that the test has left is ended."""
+    cluster = control_plane.new_cluster()
+    try:
+        yield cluster
+    finally:
+        cluster.close()
+
+
+@pytest.fixture
+def kubelet(cluster: Any) -> Iterator[Any]:
+    """Something that runs the pods of `cluster`, or says that it does."""
+    from helpers.kubelet import Kubelet
+
+    with Kubelet(cluster) as kubelet:
+        yield kubelet

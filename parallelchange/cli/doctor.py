@@ -117,7 +117,7 @@ def _show(check: Check, *, first: bool) -> None:
     if first:
         click.echo(f"\n{check.section}\n{'-' * len(check.section)}")
     good = check.verdict is Verdict.PASS
-    mark, colour = ("√", "green") if good else ("×", "red") if check.bad else ("‼", "yellow")
+    mark, colour = ("√", "green") if good else ("✗", "red") if check.bad else ("‼", "yellow")
     detail = f" ({check.detail})" if check.detail else ""
     click.echo(f"{click.style(mark, fg=colour)} {check.what}{detail}")
     if not good and check.remedy:

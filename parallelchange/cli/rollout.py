@@ -14,9 +14,7 @@ __all__ = ["command"]
 @options.database_url
 @click.option("--local", "local", is_flag=True, help="On the embedded local mesh: refuse any other router.")
 @click.option("--again", is_flag=True, help="Start over although it was aborted.")
-@click.option(
-    "--stand-by", is_flag=True, help="In a cluster: wait while another pod runs it, then go on."
-)
+@click.option("--stand-by", is_flag=True, help="In a cluster: wait while another pod runs it, then go on.")
 @options.as_json
 def command(change: str, database_url: str | None, local: bool, again: bool, stand_by: bool, as_json: bool) -> int:
     """Go on from wherever the change stands until it is contracted, or a gate blocks. Killed, it can be run again."""

@@ -119,11 +119,8 @@ def _namespace(cluster: Cluster) -> str:
 
 def _rights(change: Change, cluster: Cluster, router: ClusterRouter) -> Iterator[Check]:
     section = Section("rights")
-    wanted: list[tuple[str, Kind, str | None, str]] = [
-        (verb, kind, None, "")
-        for kind in (SERVICE, POD, DEPLOYMENT, ENDPOINT_SLICE, router.form.kind)
-        for verb in _READ
-    ]
+    seen = (SERVICE, POD, DEPLOYMENT, ENDPOINT_SLICE, router.form.kind)
+    wanted: list[tuple[str, Kind, str | None, str]] = [(verb, kind, None, "") for kind in seen for verb in _READ]
     wanted += [("patch", router.form.kind, None, ""), ("create", EVENT, None, "")]
     wanted += [(verb, LEASE, None, "") for verb in ("get", "create", "patch")]
     wanted += [(verb, CONFIG_MAP, approvals_name(change.traffic.service), "") for verb in ("get", "patch")]

@@ -62,7 +62,7 @@ _SERVER = (
         "SELECT CASE WHEN to_regnamespace('parallelchange') IS NULL"
         " THEN has_database_privilege(current_database(), 'CREATE')"
         " ELSE has_schema_privilege('parallelchange', 'USAGE') END,"
-        " CASE WHEN to_regnamespace('parallelchange') IS NULL THEN 'schema parallelchange is not there yet' ELSE '' END",
+        " CASE WHEN to_regnamespace('parallelchange') IS NULL THEN 'it is not there yet' ELSE '' END",
         "GRANT CREATE ON DATABASE to our role, once",
     ),
     _Asked(
