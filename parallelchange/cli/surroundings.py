@@ -113,7 +113,7 @@ def _cluster(
         yield Surroundings(
             router,
             ClusterWorkloads(cluster, running, change.traffic.service),
-            make_metrics(change, cluster, running, settings.prometheus),
+            make_metrics(change, cluster, running, router, settings.prometheus),
             tell_both,
             Approvals(cluster, change, router),
             lead,

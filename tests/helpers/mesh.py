@@ -67,7 +67,7 @@ class ClusterMesh:
         if len(found) != 1:
             return
         weights = {b["service"]: int(b["weight"]) for b in found[0]["spec"]["backends"]}
-        assert set(name for name, weight in weights.items() if weight) <= {self.stable, self.canary}
+        assert {name for name, weight in weights.items() if weight} <= {self.stable, self.canary}
         live = self.router.get()
         if live.weight != weights[self.canary]:
             live = self.router.set(weights[self.canary], resource_version=live.resource_version)

@@ -1,4 +1,4 @@
-"""Linkerd's own SMI adaptor, as it is published: what turns a TrafficSplit into the ServiceProfile Linkerd routes by."""
+"""Linkerd's own SMI adaptor, as it is published: it turns TrafficSplits into what Linkerd routes by."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -61,7 +62,7 @@ class SmiAdaptor:
         ]
         self.child = Child(command, log=log)
 
-    def __enter__(self) -> SmiAdaptor:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from parallelchange.adapters.kubernetes.client import Cluster, Object
 from parallelchange.adapters.kubernetes.kinds import TRAFFIC_METRICS
+from parallelchange.adapters.kubernetes.routers.base import ClusterRouter
 from parallelchange.adapters.kubernetes.running import Running
 from parallelchange.adapters.kubernetes_metrics import SmiMetrics
 from parallelchange.adapters.prometheus.metrics import PrometheusMetrics
@@ -21,28 +22,29 @@ class _Untold:
         return None
 
 
-def make_metrics(change: Change, cluster: Cluster, running: Running, prometheus: str | None) -> Metrics:
+def make_metrics(
+    change: Change, cluster: Cluster, running: Running, router: ClusterRouter, prometheus: str | None
+) -> Metrics:
     """The metrics a change names.
 
     Args:
         change: The change.
         cluster: The namespace.
         running: Tells which Deployments and Services are which version.
+        router: Tells which of them take traffic.
         prometheus: Address the settings name; None for the change file's.
     """
-    spec, service = change.metrics, change.traffic.service
+    spec = change.metrics
 
     def target(version: str) -> Target:
-        seen = running.look()
-        pods = [item for item in seen.deployments.values() if seen.version_of(item["spec"]["template"]) == version]
-        backends = [name for name in seen.services if name.startswith(f"{service}-") or name == service]
-        return Target(
-            namespace=cluster.namespace,
-            deployments=tuple(sorted(item["metadata"]["name"] for item in pods)),
-            services=tuple(sorted(name for name in backends if seen.behind(name).version == version)),
-        )
+        """What takes traffic and runs the version: what takes none has no figures."""
+        seen, shares = running.look(), router.get().backends
+        services = sorted(name for name in shares if shares[name] and seen.behind(name).version == version)
+        deployments = {name for service in services for name in seen.behind(service).deployments}
+        return Target(cluster.namespace, tuple(sorted(deployments)), tuple(services))
 
-    def read(name: str) -> Object:
+    def read(namespace: str, kind: str, name: str) -> Object:
+        del namespace, kind  # the client is of one namespace, and Deployments are all that is asked about
         return cluster.read(TRAFFIC_METRICS, name)
 
     if spec is not None and spec.smi:

@@ -14,12 +14,21 @@ from typing import Any
 from parallelchange.adapters.kubernetes.client import Cluster, Object
 from parallelchange.adapters.kubernetes.kinds import DEPLOYMENT, ENDPOINT_SLICE, POD, SERVICE
 from parallelchange.change import Change, Version
-from parallelchange.layout import VERSION
+from parallelchange.layout import VERSION, Role
 
-__all__ = ["Behind", "Namespace", "Running", "is_ready", "matches"]
+__all__ = ["Behind", "Namespace", "Running", "backend_names", "is_ready", "matches"]
 
 _FRESH = 0.5
 """Seconds for which what was listed is used again: one look asks for it several times."""
+_SERVICE_OF = "kubernetes.io/service-name"
+_MADE_BY = "endpointslice.kubernetes.io/managed-by"
+_CONTROLLER = "endpointslice-controller.k8s.io"
+"""Kubernetes' own: it puts a Service's pods into its EndpointSlices and nothing else."""
+
+
+def backend_names(service: str) -> frozenset[str]:
+    """Names that Services behind a root Service have, and its own."""
+    return frozenset({service, *(f"{service}-{role}" for role in Role)})
 
 
 def matches(selector: Mapping[str, str] | None, labels: Mapping[str, str] | None) -> bool:
@@ -38,6 +47,7 @@ class Behind:
         deployments: Names of its Deployments.
         endpoints: Number of addresses its EndpointSlices call ready.
         exists: Whether there is such a Service.
+        strangers: EndpointSlices that lead to something else than its pods.
     """
 
     service: str
@@ -46,17 +56,20 @@ class Behind:
     deployments: tuple[str, ...]
     endpoints: int
     exists: bool
+    strangers: tuple[str, ...] = ()
 
     @property
     def version(self) -> str | None:
         """The one app version all of it is; None when it is several, another one, or nothing."""
-        only = next(iter(self.versions)) if len(self.versions) == 1 else None
+        only = next(iter(self.versions)) if len(self.versions) == 1 and not self.strangers else None
         return only or None
 
     def told(self) -> str:
         """What it is, for messages."""
         if not self.exists:
             return f"there is no Service {self.service}"
+        if self.strangers:
+            return f"{self.service} leads to more than its pods: EndpointSlice {', '.join(self.strangers)}"
         if not self.versions:
             return f"{self.service} has no pod and no Deployment"
         named = sorted(name or "a version that is neither the old nor the new one" for name in self.versions)
@@ -82,15 +95,14 @@ class Namespace:
     slices: tuple[Object, ...]
 
     def version_of(self, template: Mapping[str, Any]) -> str:
-        """The app version a pod or a pod template is; empty when it is neither."""
-        for version in self.change.versions:
-            if _is(version, template):
-                return version.name
-        return ""
+        """The app version a pod or a pod template is; empty when it is neither, or both."""
+        found = [version.name for version in self.change.versions if _is(version, template)]
+        return found[0] if len(found) == 1 else ""
 
     def selector(self, service: str) -> Mapping[str, str]:
-        """A Service's selector; empty when it is not there or has none."""
-        return (self.services.get(service, {}).get("spec") or {}).get("selector") or {}
+        """A Service's selector; empty when it is not there, has none, or leads out of the cluster."""
+        spec = self.services.get(service, {}).get("spec") or {}
+        return {} if spec.get("type") == "ExternalName" else spec.get("selector") or {}
 
     def pods_of(self, service: str) -> list[Object]:
         """The pods a Service selects, those that are being deleted left out."""
@@ -122,16 +134,26 @@ class Namespace:
             deployments=tuple(item["metadata"]["name"] for item in deployments),
             endpoints=sum(_ready_addresses(part) for part in self.slices_of(service)),
             exists=service in self.services,
+            strangers=tuple(part["metadata"]["name"] for part in self.slices_of(service) if _is_strange(part)),
         )
 
     def slices_of(self, service: str) -> list[Object]:
         """EndpointSlices of a Service."""
-        label = "kubernetes.io/service-name"
-        return [part for part in self.slices if (part["metadata"].get("labels") or {}).get(label) == service]
+        return [part for part in self.slices if (part["metadata"].get("labels") or {}).get(_SERVICE_OF) == service]
 
     def running(self, version: str, root: str) -> list[Object]:
-        """Pods of an app version behind the root Service or one of its backends, ready or not, leaving or not."""
-        selectors = [self.selector(name) for name in self.services if name == root or name.startswith(f"{root}-")]
+        """Pods of an app version behind whatever may be a backend of the root Service: rather too many than too few.
+
+        Ready or not, leaving or not.
+        """
+        return self._selected(version, {name for name in self.services if name == root or name.startswith(f"{root}-")})
+
+    def serving(self, version: str, root: str) -> list[Object]:
+        """Pods of an app version that surely are the root Service's: rather too few than another app's."""
+        return self._selected(version, backend_names(root))
+
+    def _selected(self, version: str, services: Iterable[str]) -> list[Object]:
+        selectors = [self.selector(name) for name in services]
         return [
             pod
             for pod in self.pods
@@ -189,7 +211,14 @@ def is_ready(pod: Object) -> bool:
     return any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
 
 
+def _is_strange(part: Object) -> bool:
+    """Whether it has addresses that did not come from the Service's selector."""
+    return bool(part.get("endpoints")) and (part["metadata"].get("labels") or {}).get(_MADE_BY) != _CONTROLLER
+
+
 def _ready_addresses(part: Object) -> int:
+    if not part.get("ports"):
+        return 0  # of pods that lack the port the Service names
     # Absent means ready, as the API has it.
     return sum(
         len(item.get("addresses") or ())

@@ -7,7 +7,7 @@ from typing import Any
 
 from parallelchange.adapters.kubernetes.client import Cluster, Object
 from parallelchange.adapters.kubernetes.kinds import DEPLOYMENT
-from parallelchange.adapters.kubernetes.running import Namespace, Running, is_ready
+from parallelchange.adapters.kubernetes.running import Namespace, Running, backend_names, is_ready
 from parallelchange.errors import Unavailable
 from parallelchange.layout import REPLICAS
 
@@ -30,19 +30,19 @@ class ClusterWorkloads:
 
     def build(self, version: str) -> str | None:
         """Digest of the image all ready pods of the version run; None when none does or they differ."""
-        pods = [pod for pod in self._pods(version) if is_ready(pod)]
+        pods = [pod for pod in self.running.look().serving(version, self.service) if is_ready(pod)]
         image = next(v.image for v in self.running.change.versions if v.name == version)
         builds = {_build(pod, image) for pod in pods}
         return builds.pop() if len(builds) == 1 else None
 
     def ready(self, version: str) -> int | None:
         """Number of ready pods, those that are about to leave counted in: they may still write."""
-        return sum(is_ready(pod) for pod in self._pods(version))
+        return sum(is_ready(pod) for pod in self.running.look().running(version, self.service))
 
     def address(self, version: str) -> str | None:
         """`host:port` of one ready pod; None when there is none."""
         seen = self.running.look()
-        for pod in seen.running(version, self.service):
+        for pod in seen.serving(version, self.service):
             address = (pod.get("status") or {}).get("podIP")
             if is_ready(pod) and address and not pod["metadata"].get("deletionTimestamp"):
                 port = _target_port(seen, self.service, pod)
@@ -82,12 +82,10 @@ class ClusterWorkloads:
             self.cluster.patch(DEPLOYMENT, name, {"spec": {"replicas": wanted}}, subresource="scale")
 
     def _deployments(self, seen: Namespace) -> list[Object]:
-        names = [name for name in seen.services if name == self.service or name.startswith(f"{self.service}-")]
+        """Those that surely are this Service's: another app's may be of a version that is called the same."""
+        names = backend_names(self.service)
         found = {item["metadata"]["name"]: item for name in names for item in seen.deployments_of(name)}
         return [found[name] for name in sorted(found)]
-
-    def _pods(self, version: str) -> list[Object]:
-        return self.running.look().running(version, self.service)
 
 
 def _build(pod: Object, image: str | None) -> str | None:
