@@ -22,6 +22,7 @@ from acceptance.conftest import CLI, clean_env, run, wait_until
 from parallelchange.adapters.local_workloads import LocalWorkloads
 from parallelchange.local.checker import check
 from parallelchange.local.shop import ShopStage
+from parallelchange.model import format_weight
 
 pytestmark = pytest.mark.xdist_group("cluster")
 
@@ -80,11 +81,18 @@ def scene_of(cluster: Cluster, folder: Path) -> Iterator[Scene]:
         for part in ("guard", "guard/cluster", "overlays/canary"):
             cluster.kubectl("apply", "-k", str(stage.folder / "out" / part))
         cluster.kubectl("label", "namespace", cluster.namespace, "parallelchange/guarded=true")
+
+        def label(weight: int) -> None:
+            """Tell the load in which stage its requests are counted."""
+            part = stage.stage_file.with_suffix(".part")
+            part.write_text(format_weight(weight))
+            part.replace(stage.stage_file)
+
         account = cluster.kubeconfig_for_service_account("parallelchange")
         with (
             Prometheus(folder / "prometheus", {"envoy": (admin, "/stats/prometheus")}) as prometheus,
             processes_as_pods(cluster, stage.state_dir),
-            ClusterMesh(cluster, stage.state_dir, "shop"),
+            ClusterMesh(cluster, stage.state_dir, "shop", label),
         ):
             wait_ready(cluster)
             env = {**IMAGES, "PARALLELCHANGE_KUBECONFIG": str(account), "PARALLELCHANGE_PROMETHEUS": prometheus.url}
@@ -142,7 +150,10 @@ def _all_went_well(scene: Scene) -> None:
     checked = check(stage.url, stage.log, state="contracted")
     assert (figures["failed_requests"], figures["wrong_reads"], checked.lost_writes) == (0, 0, 0), figures["failures"]
     # Envoy's real traffic went where the API server's split said.
-    assert figures["versions"]["shop-v2"]["requests"] > figures["versions"]["shop-v1"]["requests"] > 0
+    for name, wanted in (("25%", 0.25), ("50%", 0.5), ("100%", 1.0)):
+        counts = {version: of["requests"] for version, of in figures["stages"][name].items()}
+        share = counts["shop-v2"] / sum(counts.values())
+        assert abs(share - wanted) < 0.15, f"{name}: {counts}"
 
     reasons = {event["reason"] for event in cluster.list("events") if event["involvedObject"]["name"] == SPLIT}
     assert {"WeightSet", "PhaseApplied", "Done"} <= reasons

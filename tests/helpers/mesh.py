@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,12 +31,16 @@ class ClusterMesh:
         cluster: Where the split is.
         state_dir: Of the local mesh that has the traffic.
         service: The root Service; the local mesh knows its `-stable` and `-canary`.
+        on_weight: Told each canary share, in thousandths, once Envoy routes by it.
     """
 
-    def __init__(self, cluster: Cluster, state_dir: Path, service: str) -> None:
+    def __init__(
+        self, cluster: Cluster, state_dir: Path, service: str, on_weight: Callable[[int], None] = lambda _: None
+    ) -> None:
         self.client: Client = connect(kubeconfig=cluster.kubeconfig, patience=1.0)
         self.service, self.stable, self.canary = service, f"{service}-stable", f"{service}-canary"
         self.router = LocalRouter(state_dir / SPLIT_FILE, service=service, stable=self.stable, canary=self.canary)
+        self.on_weight, self._told = on_weight, -1
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="cluster-mesh")
         self.failure: BaseException | None = None
@@ -73,6 +77,9 @@ class ClusterMesh:
             live = self.router.set(weights[self.canary], resource_version=live.resource_version)
         if self.router.settled(live):
             self._say(weights)
+            if live.weight != self._told:
+                self._told = live.weight
+                self.on_weight(live.weight)
 
     def _say(self, weights: Mapping[str, int]) -> None:
         """As the adaptor writes it; only once Envoy has confirmed that it routes so."""

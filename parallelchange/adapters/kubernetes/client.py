@@ -95,6 +95,9 @@ class Cluster:
         self.namespace, self.name, self.patience = namespace, name, patience
         self._make = make
         self._made: Any = None
+        # While an API server starts, what is there may be answered with "not found" and what is granted with
+        # "forbidden": after an outage, and at first, it is asked whether it is ready before it is believed.
+        self._believed = False
 
     def full(self, kind: Kind, name: str) -> str:
         """An object's full name, for messages."""
@@ -210,11 +213,17 @@ class Cluster:
         return answer
 
     def _ask(self, method: str, path: str, options: Mapping[str, Any]) -> Object:
+        from urllib3.exceptions import HTTPError
+
         for attempt in (1, 2):
             try:
+                self._see_ready()
                 answer = self._client().request(method, path, serialize=False, _request_timeout=_TIMEOUT, **options)
                 found = json.loads(answer.data)
                 answer.release_conn()
+            except HTTPError:
+                self._believed = False
+                raise
             except Exception as error:
                 # A token may have been renewed beside us since the client was made.
                 if attempt == 1 and getattr(error, "status", None) == UNAUTHORIZED:
@@ -225,6 +234,17 @@ class Cluster:
                 raise Unavailable(f"{self.name}: {path} answers {type(found).__name__}, which is no object")
             return found
         raise AssertionError
+
+    def _see_ready(self) -> None:
+        """Let an API server that is still starting count as away; one that may not be asked counts as ready."""
+        if self._believed:
+            return
+        try:
+            self._client().request("get", "/readyz", serialize=False, _request_timeout=_TIMEOUT).release_conn()
+        except Exception as error:
+            if getattr(error, "status", None) not in (401, 403, 404):
+                raise
+        self._believed = True
 
     def stream(self, kind: Kind, resource_version: str, seconds: float) -> Iterator[tuple[str, str]]:
         """Type of each event of a watch and the version to go on from, until it ends.
@@ -266,6 +286,7 @@ class Cluster:
                 raise Gone(f"watch of {kind.resource}: its version is too old") from None
             raise Unavailable(f"watch of {kind.resource}: {first_line(error)}") from None
         except (HTTPError, ValueError, OSError) as error:
+            self._believed = False
             raise Unavailable(f"watch of {kind.resource} broke off: {first_line(error)}") from None
 
     def close(self) -> None:

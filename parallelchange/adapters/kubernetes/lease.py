@@ -25,6 +25,7 @@ DURATION = 15.0
 """Seconds after which a Lease that is not renewed may be taken."""
 _RENEW = 5.0
 _LOOK = 1.0
+_RETRY = 0.1
 
 
 class Lease:
@@ -50,7 +51,7 @@ class Lease:
         self.cluster, self.name, self.stand_by, self.tell, self.duration = cluster, name, stand_by, tell, duration
         pod = os.environ.get("HOSTNAME") or socket.gethostname()
         self.identity = f"{pod}_{os.getpid()}_{uuid.uuid4().hex[:8]}"
-        self._stop, self._lost = threading.Event(), ""
+        self._stop, self._lost, self._why = threading.Event(), "", ""
         self._renewed = 0.0
         self._thread: threading.Thread | None = None
 
@@ -75,8 +76,12 @@ class Lease:
         Raises:
             Busy: It is not, or may not be.
         """
-        if not self._lost and time.monotonic() - self._renewed > self.duration:
-            self._lost = "it could not be renewed in time"
+        give_up = time.monotonic() + self.cluster.patience
+        # While it is overdue nothing may be done; where nobody else took it, it is ours again once it is renewed.
+        while not self._lost and time.monotonic() - self._renewed > self.duration:
+            if time.monotonic() > give_up:
+                self._lost = f"it could not be renewed in time: {self._why}"
+            time.sleep(_RETRY)
         if self._lost:
             raise Busy(
                 f"{self.cluster.full(LEASE, self.name)} is lost: {self._lost}",
@@ -130,7 +135,8 @@ class Lease:
                     self._lost = f"{holder or 'nobody'} holds it"
                     return
                 self.cluster.patch(LEASE, self.name, self._body(live, renew=True))
-            except Unavailable:
+            except Unavailable as error:
+                self._why = error.message
                 continue  # `check` tells once it is too late
             self._renewed = began
 

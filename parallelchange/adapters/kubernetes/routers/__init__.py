@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from parallelchange.adapters.kubernetes.client import Cluster
-from parallelchange.adapters.kubernetes.routers.base import ClusterRouter, Form
+from parallelchange.adapters.kubernetes.routers.base import ClusterRouter
 from parallelchange.adapters.kubernetes.routers.flagd import FlagdForm
+from parallelchange.adapters.kubernetes.routers.form import Form
 from parallelchange.adapters.kubernetes.routers.gateway_api import GatewayForm
 from parallelchange.adapters.kubernetes.routers.istio import IstioForm
 from parallelchange.adapters.kubernetes.routers.nginx import NginxForm

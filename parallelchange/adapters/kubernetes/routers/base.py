@@ -2,74 +2,23 @@
 
 from __future__ import annotations
 
-import math
 import uuid
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Any, ClassVar
+from typing import Any
 
-from parallelchange.adapters.kubernetes.client import Cluster, Object
-from parallelchange.adapters.kubernetes.kinds import Kind
+from parallelchange.adapters.kubernetes.client import FIELD_MANAGER, Cluster, Object
 from parallelchange.adapters.kubernetes.preflight import problems
+from parallelchange.adapters.kubernetes.routers.form import Form
+from parallelchange.adapters.kubernetes.routers.shares import thousandths
 from parallelchange.adapters.kubernetes.running import Behind, Namespace, Running
 from parallelchange.change import Change
-from parallelchange.errors import Busy, NotFound, Unavailable, UsageError
+from parallelchange.errors import Busy, Unavailable, Uncertain, UsageError
 from parallelchange.layout import BREAK_GLASS, LAYOUTS, STAMP, Role
 from parallelchange.model import FULL, format_weight
 from parallelchange.ports import Split
 
-__all__ = ["ClusterRouter", "Form", "backend_names", "newest_served", "only_one", "owners_of", "shares_of_weights"]
-
-
-class Form(ABC):
-    """How one kind of object says which backend gets which share.
-
-    Args:
-        cluster: The namespace.
-        service: The root Service.
-    """
-
-    kind: ClassVar[Kind]
-
-    def __init__(self, cluster: Cluster, service: str) -> None:
-        self.cluster, self.service = cluster, service
-
-    @abstractmethod
-    def find(self) -> Object:
-        """The one object that splits the root Service's traffic.
-
-        Raises:
-            Unavailable: There is none, or more than one, or it cannot be read.
-        """
-
-    @abstractmethod
-    def shares(self, body: Object) -> dict[str, Fraction]:
-        """Backend Service to its share (0..1); the shares add up to 1.
-
-        Raises:
-            ValueError: Saying why they cannot be told.
-        """
-
-    @abstractmethod
-    def patch(self, body: Object, shares: Mapping[str, int]) -> Object:
-        """The merge patch that gives each backend its share in thousandths."""
-
-    def follows(self, body: Object) -> bool:  # noqa: ARG002 - most meshes cannot tell
-        """Whether the mesh is seen to route by the object as it stands; True where it has no way to tell."""
-        return True
-
-    def overridden(self, body: Object) -> tuple[str, ...]:  # noqa: ARG002
-        """What else would decide over this traffic, in sentences."""
-        return ()
-
-    def served(self) -> Kind:
-        """The kind in a version that the API server serves.
-
-        Raises:
-            Unavailable: It serves none.
-        """
-        return self.kind
+__all__ = ["ClusterRouter", "owners_of"]
 
 
 class ClusterRouter:
@@ -89,12 +38,15 @@ class ClusterRouter:
         """Read the split, and whose each share is.
 
         Raises:
-            Unavailable: It is not there, cannot be read, or says something no share can be told from.
+            Unavailable: It is not there, or cannot be read.
         """
-        return self._split(self.form.find(), self.running.look())
+        # Always anew: every observation begins with it, and contract asks again under its locks.
+        return self._split(self.form.find(), self.running.look(anew=True))
 
     def set(self, weight: int, *, resource_version: str) -> Split:
         """Give the new version that share, if the object is still the one that was read.
+
+        All traffic goes back to the old version (0) whatever the weights are, as long as one backend surely runs it.
 
         Raises:
             Busy: It changed since; nothing was written.
@@ -111,37 +63,46 @@ class ClusterRouter:
                 f"{self._full(body)} changed since it was read: resourceVersion {version}, not {resource_version}",
                 hint="read it again and ask the gate again",
             )
+        shares, untold = self._shares(body)
+        if untold and weight:
+            raise self._unreadable(body, untold)
+        live = {backend: shares.get(backend, Fraction(0)) for backend in self._backends(body)}
+        patch = self.form.patch(body, self._targets(weight, live, seen))
         stamp = uuid.uuid4().hex
-        patch = self.form.patch(body, self._targets(weight, self._shares(body), seen))
         metadata = patch.setdefault("metadata", {})
         metadata["resourceVersion"] = version
-        metadata["annotations"] = {**metadata.get("annotations", {}), STAMP: stamp}
+        # A reason to break the glass was one for the write that brought it, and not for ours.
+        metadata["annotations"] = {**metadata.get("annotations", {}), STAMP: stamp, BREAK_GLASS: None}
         try:
             written = self.cluster.patch(self.form.served(), name, patch)
-        except Busy:
-            # The answer to a first try may have been lost: then the conflict is with ourselves.
-            written = self.form.find()
-            if (written["metadata"].get("annotations") or {}).get(STAMP) != stamp:
-                raise
+        except (Busy, Uncertain) as error:
+            written = self._written(stamp, error)
         split = self._split(written, seen)
-        if not split.untold and split.weight != weight:
+        if split.untold or split.weight != weight:
+            live_now = split.untold or format_weight(split.weight)
             raise Unavailable(
-                f"{split.name} was given {format_weight(weight)} and reads {format_weight(split.weight)}",
+                f"{split.name} was given {format_weight(weight)} and now says: {live_now}",
                 hint="something rewrites it as it is written: see its owners with `parallelchange doctor`",
             )
         return split
 
     def settled(self, split: Split) -> bool:
-        """Whether the mesh is seen to route by this version of the split."""
+        """Whether the object still says the same, and the mesh is seen to route by it.
+
+        Its version may have moved on: controllers write what they think of it into its status.
+        """
         body = self.form.find()
-        return body["metadata"]["resourceVersion"] == split.resource_version and self.form.follows(body)
+        shares, untold = self._shares(body)
+        return not untold and _in_thousandths(shares) == split.backends and self.form.follows(body, shares)
 
     def problems(self) -> tuple[str, ...]:
         """Why the backends could not take a growing share, in sentences; empty when they could."""
         body, seen = self.form.find(), self.running.look()
-        shares = self._shares(body)
+        shares, untold = self._shares(body)
+        if untold:
+            return (f"{self._full(body)}: {untold}",)
         return (
-            *problems(self.change, seen, list(shares), full=FULL * self._new_share(shares, seen) >= FULL),
+            *problems(self.change, seen, list(shares), full=self._new_share(shares, seen) == 1),
             *self.form.overridden(body),
         )
 
@@ -152,7 +113,7 @@ class ClusterRouter:
     def describe(self) -> dict[str, Any]:
         """The object and its backends, for people and for `--json`."""
         body, seen = self.form.find(), self.running.look()
-        shares = self._shares(body)
+        shares, untold = self._shares(body)
         return {
             "object": self._full(body),
             "api_version": self.form.served().api_version,
@@ -160,53 +121,78 @@ class ClusterRouter:
             "backends": [
                 {
                     "service": name,
-                    "share": format_weight(_thousandths(share)),
+                    "share": format_weight(thousandths(share)),
                     "runs": seen.behind(name).told(),
                     "ready": seen.behind(name).ready,
                 }
                 for name, share in shares.items()
             ],
+            "untold": untold or self._split(body, seen).untold,
             "owners": list(owners_of(body)),
-            "break_glass": (body["metadata"].get("annotations") or {}).get(BREAK_GLASS),
-            "follows": self.form.follows(body),
+            "break_glass": _break_glass(body) or None,
+            "follows": not untold and self.form.follows(body, shares),
         }
 
     def old_backends(self) -> tuple[str, ...]:
         """Backend Services all of whose pods run the old version."""
-        seen, shares = self.running.look(), self._shares(self.form.find())
-        return tuple(name for name in shares if seen.behind(name).version == self.change.old.name)
+        body, seen = self.form.find(), self.running.look(anew=True)
+        return tuple(name for name in self._backends(body) if seen.behind(name).version == self.change.old.name)
 
     def _full(self, body: Object) -> str:
         return self.cluster.full(self.form.kind, body["metadata"]["name"])
 
-    def _shares(self, body: Object) -> dict[str, Fraction]:
+    def _shares(self, body: Object) -> tuple[dict[str, Fraction], str]:
+        """Each backend's share; none, and why, where they cannot be told."""
         try:
-            shares = self.form.shares(body)
+            return self.form.shares(body), ""
         except ValueError as error:
-            raise Unavailable(
-                f"{self._full(body)}: {error}", hint="mend it by hand; traffic stays as it is until then"
+            return {}, str(error)
+
+    def _backends(self, body: Object) -> tuple[str, ...]:
+        try:
+            return self.form.backends(body)
+        except ValueError as error:
+            raise self._unreadable(body, str(error)) from None
+
+    def _unreadable(self, body: Object, why: str) -> Unavailable:
+        return Unavailable(f"{self._full(body)}: {why}", hint="mend it by hand; traffic stays as it is until then")
+
+    def _written(self, stamp: str, error: Busy | Uncertain) -> Object:
+        """The object, if it bears our stamp: then a first try went through, and only its answer was lost.
+
+        Raises:
+            Busy: Somebody else wrote it.
+            Uncertain: It may or may not be written.
+        """
+        try:
+            body = self.form.find()
+        except Unavailable as unseen:
+            told = f"whether {self.form.kind.name} of Service {self.form.service} was written is not known"
+            raise Uncertain(
+                f"{told}: {unseen.message}", hint="run the same command again: it finds out whether it was written"
             ) from None
-        if sum(shares.values()) != 1:
-            raise Unavailable(f"{self._full(body)}: its weights are all 0", hint="give one backend a weight")
-        return shares
+        if _annotations(body).get(STAMP) != stamp:
+            raise error
+        return body
 
     def _new_share(self, shares: Mapping[str, Fraction], seen: Namespace) -> Fraction:
         new = self.change.new.name
         return sum((share for name, share in shares.items() if seen.behind(name).version == new), Fraction(0))
 
     def _split(self, body: Object, seen: Namespace) -> Split:
-        shares = self._shares(body)
-        behind = {name: seen.behind(name) for name, share in shares.items() if share}
-        untold = [item for item in behind.values() if item.version is None]
+        shares, unreadable = self._shares(body)
+        behind = [seen.behind(name) for name, share in shares.items() if share]
+        untold = [item for item in behind if item.version is None]
         # What cannot be told may be the new version's.
         others = sum((shares[item.service] for item in untold), Fraction(0))
+        told = "; ".join(f"{item.told()}, and has {_percent(shares[item.service])}" for item in untold)
         return Split(
             name=self._full(body),
-            weight=_thousandths(self._new_share(shares, seen) + others),
+            weight=FULL if unreadable else thousandths(self._new_share(shares, seen) + others),
             resource_version=body["metadata"]["resourceVersion"],
-            backends={name: _thousandths(share) for name, share in shares.items()},
-            untold="; ".join(f"{item.told()}, and has {_percent(shares[item.service])}" for item in untold),
-            break_glass=(body["metadata"].get("annotations") or {}).get(BREAK_GLASS, ""),
+            backends=_in_thousandths(shares),
+            untold=unreadable or told,
+            break_glass=_break_glass(body),
         )
 
     def _targets(self, weight: int, shares: Mapping[str, Fraction], seen: Namespace) -> dict[str, int]:
@@ -218,11 +204,16 @@ class ClusterRouter:
             (self.change.new.name, Role.CANARY, weight),
         ):
             mine = [name for name in shares if behind[name].version == version]
-            if share and sum((shares[name] for name in mine), Fraction(0)) * FULL == share:
+            taking = [name for name in mine if shares[name]]
+            if not share:
+                continue
+            if sum((shares[name] for name in taking), Fraction(0)) * FULL == share and all(
+                behind[name].ready for name in taking
+            ):
                 # It has that already, perhaps shared out by a pipeline's own task.
-                targets |= {name: int(shares[name] * FULL) for name in mine}
-                targets[mine[0]] += share - sum(targets[name] for name in mine)
-            elif share:
+                targets |= {name: int(shares[name] * FULL) for name in taking}
+                targets[taking[0]] += share - sum(targets[name] for name in taking)
+            else:
                 targets[self._taker(version, role, mine, behind)] += share
         return targets
 
@@ -237,13 +228,20 @@ class ClusterRouter:
         return max(mine, key=lambda name: (behind[name].ready > 0, name == by_role))
 
 
-def _thousandths(share: Fraction) -> int:
-    """Rounded up: a share is never told smaller than it is."""
-    return math.ceil(share * FULL)
+def _in_thousandths(shares: Mapping[str, Fraction]) -> dict[str, int]:
+    return {name: thousandths(share) for name, share in shares.items()}
 
 
 def _percent(share: Fraction) -> str:
-    return format_weight(_thousandths(share))
+    return format_weight(thousandths(share))
+
+
+def _annotations(body: Object) -> Mapping[str, str]:
+    return body["metadata"].get("annotations") or {}
+
+
+def _break_glass(body: Object) -> str:
+    return _annotations(body).get(BREAK_GLASS, "")
 
 
 def owners_of(body: Object) -> tuple[str, ...]:
@@ -251,8 +249,6 @@ def owners_of(body: Object) -> tuple[str, ...]:
 
     Sources: `metadata.ownerReferences` and `metadata.managedFields` of the Kubernetes API conventions.
     """
-    from parallelchange.adapters.kubernetes.client import FIELD_MANAGER
-
     metadata = body["metadata"]
     controllers = [
         f"{item['kind']} {item['name']} (its controller)"
@@ -265,66 +261,3 @@ def owners_of(body: Object) -> tuple[str, ...]:
         if item.get("manager") != FIELD_MANAGER and "f:spec" in (item.get("fieldsV1") or {})
     }
     return (*controllers, *sorted(writers))
-
-
-def backend_names(service: str) -> frozenset[str]:
-    """Names that Services behind a root Service have."""
-    return frozenset({service, *(f"{service}-{role}" for role in Role)})
-
-
-def only_one(cluster: Cluster, kind: Kind, found: list[Object], service: str, what: str) -> Object:
-    """The one object of a list.
-
-    Raises:
-        NotFound: There is none.
-        Unavailable: There are several.
-    """
-    if not found:
-        raise NotFound(
-            f"no {kind.name} in {cluster.namespace} {what} Service {service}",
-            hint="make it: `parallelchange emit kubernetes`, then `kubectl apply -k`",
-        )
-    if len(found) > 1:
-        names = ", ".join(sorted(cluster.full(kind, item["metadata"]["name"]) for item in found))
-        raise Unavailable(
-            f"{names} all {what} Service {cluster.namespace}/{service}: which one counts cannot be told",
-            hint="delete all but one",
-        )
-    return found[0]
-
-
-def newest_served(cluster: Cluster, kind: Kind) -> Kind:
-    """The kind in the version the API server prefers.
-
-    Raises:
-        NotFound: It serves none.
-    """
-    try:
-        group = cluster.request("get", f"/apis/{kind.group}", f"read which versions of {kind.resource} there are")
-    except NotFound:
-        group = {"versions": []}
-    preferred = (group.get("preferredVersion") or {}).get("version")
-    versions = sorted((item["version"] for item in group["versions"]), key=lambda v: v != preferred)
-    for version in versions:
-        try:
-            listed = cluster.request("get", f"/apis/{kind.group}/{version}", f"read what {kind.group}/{version} holds")
-        except NotFound:
-            continue
-        if any(item["name"] == kind.plural for item in listed.get("resources") or ()):
-            return kind.at(version)
-    raise NotFound(
-        f"{cluster.name}: the API server serves no version of {kind.resource}",
-        hint=f"install its CRD, or serve a version of it again: kubectl get crd {kind.resource}",
-    )
-
-
-def shares_of_weights(weights: Mapping[str, Fraction]) -> dict[str, Fraction]:
-    """Shares from weights of any sum; all 0 where the sum is.
-
-    Raises:
-        ValueError: A weight is negative.
-    """
-    if any(weight < 0 for weight in weights.values()):
-        raise ValueError("a weight is below 0")
-    total = sum(weights.values(), Fraction(0))
-    return {name: weight / total if total else Fraction(0) for name, weight in weights.items()}

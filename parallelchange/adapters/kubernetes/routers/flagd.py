@@ -6,12 +6,12 @@ The flag's key is the root Service, and its variants are called as the backends'
 from __future__ import annotations
 
 from collections.abc import Mapping
-from fractions import Fraction
 from typing import Any
 
 from parallelchange.adapters.kubernetes.client import Object
 from parallelchange.adapters.kubernetes.kinds import FEATURE_FLAG
-from parallelchange.adapters.kubernetes.routers.base import Form, only_one, shares_of_weights
+from parallelchange.adapters.kubernetes.routers.form import Form, only_one
+from parallelchange.adapters.kubernetes.routers.shares import weighted
 from parallelchange.layout import Role
 
 __all__ = ["FlagdForm"]
@@ -24,28 +24,25 @@ class FlagdForm(Form):
 
     def find(self) -> Object:
         """The one FeatureFlag that has a flag named as the Service."""
-        found = [item for item in self.cluster.all(FEATURE_FLAG) if self.service in _flags(item)]
+        found = [item for item in self._all() if self.service in _flags(item)]
         return only_one(self.cluster, self.kind, found, self.service, "holds the flag of")
 
-    def shares(self, body: Object) -> dict[str, Fraction]:
+    def weights(self, body: Object) -> list[list[tuple[str, object]]]:
         """From `fractional` alone: what else a flag may decide by has no share."""
         flag = _flags(body)[self.service]
         if flag.get("state") != "ENABLED":
             raise ValueError(f"flag {self.service} is not ENABLED, so the app decides")
         _, pairs = _fractional(flag)
-        weights = {}
-        for pair in pairs:
-            variant = pair[0]
+        for variant, *_ in pairs:
             if variant not in flag.get("variants", {}) or variant not in set(Role):
                 raise ValueError(f"flag {self.service} has no variant {variant}, or it is no role of a backend")
-            weights[f"{self.service}-{variant}"] = Fraction(pair[1] if len(pair) > 1 else 1)
-        return shares_of_weights(weights)
+        return [[(self._backend(pair), pair[1] if len(pair) > 1 else 1) for pair in pairs]]
 
     def patch(self, body: Object, shares: Mapping[str, int]) -> Object:
         """The flag's fractional, and what decides who is in it left as it is."""
         bucket, pairs = _fractional(_flags(body)[self.service])
-        weighted = [[pair[0], shares[f"{self.service}-{pair[0]}"]] for pair in pairs]
-        targeting = {"fractional": [*bucket, *weighted]}
+        parts = [[pair[0], share] for pair, share in weighted(pairs, self._backend, shares)]
+        targeting = {"fractional": [*bucket, *parts]}
         return {"spec": {"flagSpec": {"flags": {self.service: {"targeting": targeting}}}}}
 
     def overridden(self, body: Object) -> tuple[str, ...]:
@@ -53,6 +50,9 @@ class FlagdForm(Form):
         default = _flags(body)[self.service].get("defaultVariant")
         name = self.cluster.full(self.kind, body["metadata"]["name"])
         return () if default == Role.STABLE else (f"{name}: the default variant is {default}, not {Role.STABLE}",)
+
+    def _backend(self, pair: list[Any]) -> str:
+        return f"{self.service}-{pair[0]}"
 
 
 def _flags(body: Object) -> Mapping[str, Any]:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
 from parallelchange.adapters.kubernetes.client import Object
-from parallelchange.adapters.kubernetes.kinds import HTTP_ROUTE, SERVICE_PROFILE, Kind
-from parallelchange.adapters.kubernetes.routers.base import (
-    Form,
-    backend_names,
-    newest_served,
-    only_one,
-    shares_of_weights,
-)
+from parallelchange.adapters.kubernetes.kinds import HTTP_ROUTE, SERVICE_PROFILE
+from parallelchange.adapters.kubernetes.routers.form import Form, only_one
+from parallelchange.adapters.kubernetes.routers.shares import weighted
+from parallelchange.adapters.kubernetes.running import backend_names
 from parallelchange.errors import NotFound
 
 __all__ = ["GatewayForm"]
@@ -24,21 +20,17 @@ class GatewayForm(Form):
     """An HTTPRoute (facts: the Gateway API's reference, HTTPRouteRule and HTTPBackendRef)."""
 
     kind = HTTP_ROUTE
-    _served: Kind | None = None
 
     def find(self) -> Object:
-        """The one HTTPRoute that has a rule with backends of the Service."""
-        found = [item for item in self.cluster.all(self.served()) if self._rules(item)]
+        """The one HTTPRoute that has a rule with backends of the Service, or the Service as its parent."""
+        found = [item for item in self._all() if self._rules(item) or self._has_root_as_parent(item)]
         return only_one(self.cluster, self.kind, found, self.service, "routes to backends of")
 
-    def shares(self, body: Object) -> dict[str, Fraction]:
-        """The same in every rule that has our backends."""
-        each = [self._rule_shares(rule) for rule in self._rules(body)]
-        names = list(dict.fromkeys(name for shares in each for name in shares))
-        told = [{name: shares.get(name, Fraction(0)) for name in names} for shares in each]
-        if any(shares != told[0] for shares in told):
-            raise ValueError("its rules give the backends different shares")
-        return told[0]
+    def weights(self, body: Object) -> list[list[tuple[str, object]]]:
+        """Of every rule that has our backends; a weight that is left out is 1."""
+        return [
+            [(self._backend(ref), ref.get("weight", 1)) for ref in rule["backendRefs"]] for rule in self._rules(body)
+        ]
 
     def patch(self, body: Object, shares: Mapping[str, int]) -> Object:
         """All rules, since a merge patch replaces lists whole; only weights of our backends differ."""
@@ -48,58 +40,83 @@ class GatewayForm(Form):
             if rule not in ours:
                 rules.append(rule)
                 continue
-            refs = [{**ref, "weight": shares[ref["name"]]} for ref in rule["backendRefs"]]
-            missing = [name for name in shares if shares[name] and name not in {ref["name"] for ref in refs}]
+            refs = [{**ref, "weight": share} for ref, share in weighted(rule["backendRefs"], self._backend, shares)]
             # A rule may name fewer backends than another; whoever gets a share must be in each.
-            refs += [{**rule["backendRefs"][0], "name": name, "weight": shares[name]} for name in missing]
+            named = {self._backend(ref) for ref in refs}
+            like = next(ref for ref in refs if self._backend(ref) in backend_names(self.service))
+            refs += [
+                {**like, "name": name, "weight": shares[name]} for name in shares if shares[name] and name not in named
+            ]
             rules.append({**rule, "backendRefs": refs})
         return {"spec": {"rules": rules}}
 
-    def follows(self, body: Object) -> bool:
-        """Whether a controller has accepted this very generation of the route."""
+    def follows(self, body: Object, shares: Mapping[str, Fraction]) -> bool:  # noqa: ARG002 - the route's status tells
+        """Whether every parent's controller has accepted this very generation of the route."""
         generation = body["metadata"].get("generation", 0)
-        parents = (body.get("status") or {}).get("parents") or []
-        return bool(parents) and all(_accepted(parent, generation) for parent in parents)
+        answers = (body.get("status") or {}).get("parents") or []
+        answered = {_name_of(answer["parentRef"]) for answer in answers}
+        return (
+            bool(answers)
+            and all(_name_of(parent) in answered for parent in _parents(body))
+            and all(_accepted(answer, generation) for answer in answers)
+        )
 
     def overridden(self, body: Object) -> tuple[str, ...]:
-        """A ServiceProfile of the Service: Linkerd routes by it and not by any HTTPRoute."""
-        parents = (body["spec"].get("parentRefs")) or []
-        if not any(parent.get("kind") == "Service" for parent in parents):
-            return ()
+        """Mirrors, and a ServiceProfile of the Service: Linkerd routes by it and not by any HTTPRoute."""
+        name = self.cluster.full(self.kind, body["metadata"]["name"])
+        mirrors = sorted({target for target in _mirrors(body) if target in backend_names(self.service)})
+        return (
+            *(f"{name} mirrors traffic to {m}, and mirrored requests write to the shared data too" for m in mirrors),
+            *self._profiles(body),
+        )
+
+    def _profiles(self, body: Object) -> Iterator[str]:
+        if not any(parent.get("kind") == "Service" for parent in _parents(body)):
+            return
         try:
             profiles = self.cluster.all(SERVICE_PROFILE)
         except NotFound:
-            return ()
+            return
         start = f"{self.service}.{self.cluster.namespace}.svc."
-        names = [item["metadata"]["name"] for item in profiles if item["metadata"]["name"].startswith(start)]
-        left = [self.cluster.full(SERVICE_PROFILE, name) for name in names]
-        return tuple(f"{name} is left over, and overrides the HTTPRoute: delete it" for name in left)
+        for profile in profiles:
+            if profile["metadata"]["name"].startswith(start):
+                name = self.cluster.full(SERVICE_PROFILE, profile["metadata"]["name"])
+                yield f"{name} is left over, and overrides the HTTPRoute: delete it"
 
-    def served(self) -> Kind:
-        """In the version the API server prefers."""
-        if self._served is None:
-            self._served = newest_served(self.cluster, self.kind)
-        return self._served
+    def _has_root_as_parent(self, body: Object) -> bool:
+        return any(
+            parent.get("kind") == "Service"
+            and parent["name"] == self.service
+            and parent.get("namespace", self.cluster.namespace) == self.cluster.namespace
+            for parent in _parents(body)
+        )
 
     def _rules(self, body: Object) -> list[Any]:
         names = backend_names(self.service)
         rules = (body.get("spec") or {}).get("rules") or []
-        return [rule for rule in rules if any(ref.get("name") in names for ref in rule.get("backendRefs") or ())]
+        return [rule for rule in rules if any(self._backend(ref) in names for ref in rule.get("backendRefs") or ())]
 
-    def _rule_shares(self, rule: Mapping[str, Any]) -> dict[str, Fraction]:
-        weights: dict[str, Fraction] = {}
-        for ref in rule["backendRefs"]:
-            if ref.get("kind", "Service") != "Service" or ref.get("namespace", self.cluster.namespace) != (
-                self.cluster.namespace
-            ):
-                raise ValueError(f"its backend {ref['name']} is no Service of this namespace")
-            if ref["name"] in weights:
-                raise ValueError(f"a rule names {ref['name']} twice")
-            weights[ref["name"]] = Fraction(ref.get("weight", 1))
-        shares = shares_of_weights(weights)
-        if not any(shares.values()):
-            raise ValueError("the weights of a rule are all 0")
-        return shares
+    def _backend(self, ref: Mapping[str, Any]) -> str:
+        """The Service a reference names; what is none of this namespace gets a name that no Service has."""
+        kind, namespace = ref.get("kind", "Service"), ref.get("namespace", self.cluster.namespace)
+        ours = kind == "Service" and ref.get("group", "") in ("", "core") and namespace == self.cluster.namespace
+        return str(ref["name"]) if ours else f"{kind} {namespace}/{ref['name']}"
+
+
+def _parents(body: Object) -> list[Any]:
+    return (body.get("spec") or {}).get("parentRefs") or []
+
+
+def _name_of(parent: Mapping[str, Any]) -> tuple[str, str]:
+    return parent.get("kind", "Gateway"), parent["name"]
+
+
+def _mirrors(body: Object) -> Iterator[str]:
+    """Names of what gets a copy of requests, by a rule or by one of its backends."""
+    for rule in (body.get("spec") or {}).get("rules") or ():
+        for part in (rule, *(rule.get("backendRefs") or ())):
+            for item in part.get("filters") or ():
+                yield str(((item.get("requestMirror") or {}).get("backendRef") or {}).get("name", ""))
 
 
 def _accepted(parent: Mapping[str, Any], generation: int) -> bool:

@@ -7,8 +7,9 @@ from fractions import Fraction
 from typing import Any
 
 from parallelchange.adapters.kubernetes.client import Object
-from parallelchange.adapters.kubernetes.kinds import SERVICE_PROFILE, TRAFFIC_SPLIT, Kind
-from parallelchange.adapters.kubernetes.routers.base import Form, newest_served, only_one, shares_of_weights
+from parallelchange.adapters.kubernetes.kinds import SERVICE_PROFILE, TRAFFIC_SPLIT
+from parallelchange.adapters.kubernetes.routers.form import Form, newest_served, only_one
+from parallelchange.adapters.kubernetes.routers.shares import shares_of, weighted
 from parallelchange.errors import NotFound
 
 __all__ = ["SmiForm"]
@@ -21,41 +22,50 @@ class SmiForm(Form):
     """A TrafficSplit (facts: the SMI specification, apis/traffic-split, v1alpha1 to v1alpha4)."""
 
     kind = TRAFFIC_SPLIT
-    _served: Kind | None = None
-    _quantity: bool | None = None
 
     def find(self) -> Object:
         """The one TrafficSplit whose root is the Service."""
-        found = [
-            item for item in self.cluster.all(self.served()) if (item.get("spec") or {}).get("service") == self.service
-        ]
+        found = [item for item in self._all() if (item.get("spec") or {}).get("service") == self.service]
         return only_one(self.cluster, self.kind, found, self.service, "splits")
 
+    def weights(self, body: Object) -> list[list[tuple[str, object]]]:
+        """Numbers (v1alpha2 and later) and quantities (v1alpha1) alike."""
+        return [[(_name(item), item.get("weight")) for item in _backends(body)]]
+
     def shares(self, body: Object) -> dict[str, Fraction]:
-        """From numbers (v1alpha2 and later) and quantities (v1alpha1) alike."""
-        backends = (body.get("spec") or {}).get("backends") or []
-        names = [item.get("service") for item in backends]
-        if not names or len(set(names)) < len(names):
-            raise ValueError("its backends are none, or one is named twice")
-        if self.service in names:
+        """The root Service must have none: a split that leads to itself leads nowhere."""
+        shares = super().shares(body)
+        if shares.pop(self.service, None):
             raise ValueError(f"its root Service {self.service} is one of its backends")
-        return shares_of_weights({item["service"]: _weight_of(item) for item in backends})
+        return shares
+
+    def backends(self, body: Object) -> tuple[str, ...]:
+        """All but the root Service."""
+        return tuple(name for name in super().backends(body) if name != self.service)
 
     def patch(self, body: Object, shares: Mapping[str, int]) -> Object:
         """In the weight form of the served version."""
-        backends = [{**item, "weight": self._weight(shares[item["service"]])} for item in body["spec"]["backends"]]
-        return {"spec": {"backends": backends}}
+        quantity = self._is_quantity(body)
+        return {
+            "spec": {
+                "backends": [
+                    {**item, "weight": f"{share}m" if quantity else share}
+                    for item, share in weighted(_backends(body), _name, shares)
+                ]
+            }
+        }
 
-    def follows(self, body: Object) -> bool:
+    def follows(self, body: Object, shares: Mapping[str, Fraction]) -> bool:  # noqa: ARG002 - the profile tells
         """Whether Linkerd's ServiceProfile has the same shares; True where no Linkerd is."""
         profile = self._profile()
         if profile is None:
             return not self._linkerd()
         overrides = (profile.get("spec") or {}).get("dstOverrides") or []
-        live = {item["authority"].split(".")[0]: _weight_of(item) for item in overrides}
-        return {name: share for name, share in shares_of_weights(live).items() if share} == {
-            name: share for name, share in self.shares(body).items() if share
-        }
+        try:
+            live = shares_of([[(self._leads_to(item), item.get("weight")) for item in overrides]])
+        except ValueError:
+            return False
+        return _taking(live) == _taking(shares)
 
     def overridden(self, body: Object) -> tuple[str, ...]:  # noqa: ARG002
         """A ServiceProfile that the adaptor is told to leave alone wins over the split."""
@@ -65,23 +75,24 @@ class SmiForm(Form):
         name = self.cluster.full(SERVICE_PROFILE, profile["metadata"]["name"])
         return (f"{name} is annotated {_SKIP}: Linkerd routes by it and not by the TrafficSplit",)
 
-    def served(self) -> Kind:
-        """In the version the API server prefers."""
-        if self._served is None:
-            self._served = newest_served(self.cluster, self.kind)
-        return self._served
-
-    def _weight(self, thousandths: int) -> int | str:
-        return f"{thousandths}m" if self._is_quantity() else thousandths
-
-    def _is_quantity(self) -> bool:
+    def _is_quantity(self, body: Object) -> bool:
         """Whether this version's schema, as its CRD has it, takes weights as quantities; a number where both go."""
-        if self._quantity is None:
-            kind = self.served()
-            path = f"/openapi/v3/apis/{kind.group}/{kind.version}"
+        kind = self.served()
+        path = f"/openapi/v3/apis/{kind.group}/{kind.version}"
+        try:
             document = self.cluster.request("get", path, f"read the schema of {kind.resource} {kind.version}")
-            self._quantity = _weight_schema(document).get("type") == "string"
-        return self._quantity
+        except NotFound:
+            document = {}
+        schema = _weight_schema(document)
+        if schema is None:
+            # Schemas are published a moment after a version is served: until then, as the object itself has it.
+            return all(isinstance(item.get("weight"), str) for item in _backends(body))
+        return schema.get("type") == "string"
+
+    def _leads_to(self, override: Mapping[str, Any]) -> str:
+        """The Service an override names, where it is one of this namespace."""
+        host = str(override.get("authority", "")).partition(".svc.")[0]
+        return host.removesuffix(f".{self.cluster.namespace}")
 
     def _linkerd(self) -> bool:
         try:
@@ -100,17 +111,20 @@ class SmiForm(Form):
         return next((item for item in profiles if item["metadata"]["name"].startswith(start)), None)
 
 
-def _weight_of(item: Mapping[str, Any]) -> Fraction:
-    from kubernetes.utils.quantity import parse_quantity
-
-    weight = item.get("weight")
-    if isinstance(weight, bool) or not isinstance(weight, int | float | str):
-        raise ValueError(f"the weight {weight!r} is no number and no quantity")  # noqa: TRY004 - one kind of error for a bad object
-    return Fraction(parse_quantity(str(weight)))
+def _backends(body: Object) -> list[Any]:
+    return (body.get("spec") or {}).get("backends") or []
 
 
-def _weight_schema(document: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The schema of a backend's weight in an OpenAPI document of the group."""
+def _name(item: Mapping[str, Any]) -> str:
+    return str(item.get("service", ""))
+
+
+def _taking(shares: Mapping[str, Fraction]) -> dict[str, Fraction]:
+    return {name: share for name, share in shares.items() if share}
+
+
+def _weight_schema(document: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The schema of a backend's weight in an OpenAPI document of the group; None when it is not in there."""
     for schema in (document.get("components") or {}).get("schemas", {}).values():
         kinds = schema.get("x-kubernetes-group-version-kind") or ()
         if any(kind.get("kind") == TRAFFIC_SPLIT.name for kind in kinds):
@@ -119,4 +133,4 @@ def _weight_schema(document: Mapping[str, Any]) -> Mapping[str, Any]:
                 found = (found.get("properties") or {}).get(key) or {}
             weight: Mapping[str, Any] = ((found.get("items") or {}).get("properties") or {}).get("weight") or {}
             return weight
-    return {}
+    return None
