@@ -24,6 +24,7 @@ def command(change: str, database_url: str | None, as_json: bool) -> None:
     with open_world(change, database_url, record=False) as world:
         obs = observe(world)
         decision = decide(world.plan, obs)
+        traffic = world.router.describe() if obs.split else {}
         name, old = world.plan.change.name, world.plan.change.old.name
     record = obs.record
     if as_json:
@@ -36,6 +37,8 @@ def command(change: str, database_url: str | None, as_json: bool) -> None:
                 "ready": obs.ready,
                 "old_sessions": obs.sessions,
                 "record": record,
+                "traffic": traffic,
+                "problems": obs.routing,
             }
         )
         return
@@ -43,6 +46,13 @@ def command(change: str, database_url: str | None, as_json: bool) -> None:
     click.echo(f"  schema    {obs.state}" + (f" ({'; '.join(obs.differences)})" if obs.differences else ""))
     weight = format_weight(obs.weight) if obs.weight is not None else obs.split_error
     click.echo(f"  traffic   {weight}" + (f" since {obs.stood:.0f} s" if obs.stood is not None else ""))
+    if traffic:
+        click.echo(f"  split     {traffic['object']} ({traffic['api_version']})")
+    for backend in traffic.get("backends", ()):
+        told = f", {backend['runs']}, {backend['ready']} ready" if "runs" in backend else ""
+        click.echo(f"  backend   {backend['service']} {backend['share']}{told}")
+    for problem in obs.routing or ():
+        click.echo(f"  problem   {problem}")
     for work, at in ((record.backfills or {}) if record else {}).items():
         click.echo(f"  backfill  {work}: {at['rows']} of {at['total']} rows{', finished' if at['finished'] else ''}")
     for version, ready in obs.ready.items():

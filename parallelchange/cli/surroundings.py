@@ -112,7 +112,7 @@ def _cluster(
     with Watcher(cluster, (router.form.kind, POD, DEPLOYMENT, SERVICE, ENDPOINT_SLICE)) as watcher:
         yield Surroundings(
             router,
-            ClusterWorkloads(cluster, running, change.traffic.service),
+            ClusterWorkloads(cluster, running, change.traffic.service, scaled=events.scaled),
             make_metrics(change, cluster, running, router, settings.prometheus),
             tell_both,
             Approvals(cluster, change, router),

@@ -39,18 +39,16 @@ class Approvals:
             live = self.cluster.find(CONFIG_MAP, self.name)
             if live is None:
                 return
-            old = self.router.old_backends()
             data = {
                 Approval.CHANGE: self.change.name,
                 Approval.SERVICE: self.change.traffic.service,
                 Approval.APPROVED: str(weight),
                 Approval.OLD_IMAGE: self.change.old.image or "",
                 Approval.NEW_IMAGE: self.change.new.image or "",
+                # None, once a pipeline has rolled the new version out as stable: then all traffic is the new one's.
+                Approval.OLD_BACKENDS: ",".join(self.router.old_backends()),
                 Approval.CONTRACTED: "false",
             }
-            if old:
-                # Once a pipeline has rolled the new version out as stable there is none left to name.
-                data[Approval.OLD_BACKENDS] = ",".join(old)
             if self._write(live["metadata"]["resourceVersion"], data):
                 return
         raise self._contended()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from parallelchange.adapters.kubernetes.failures import UNAUTHORIZED, away, first_line, is_transient, refused
 from parallelchange.adapters.kubernetes.kinds import Kind
-from parallelchange.errors import Gone, NotFound, Unavailable, UsageError
+from parallelchange.errors import Busy, Gone, NotFound, Unavailable, Uncertain, UsageError
 
 __all__ = ["FIELD_MANAGER", "Cluster", "Object", "connect"]
 
@@ -23,6 +24,8 @@ _TIMEOUT = (3.05, 10.0)
 """Seconds to connect, and to wait for an answer."""
 _PATIENCE = 30.0
 """Seconds for which an API server that is away is waited for."""
+_NOT_BELIEVED = frozenset({403, 404})
+"""What one that is just starting may answer as well: it is believed once it is ready."""
 _IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -44,24 +47,31 @@ def connect(
     Raises:
         UsageError: There is no such configuration.
     """
-    from kubernetes.config import ConfigException, list_kube_config_contexts
-
     if kubeconfig is None and context is None and not os.environ.get("KUBECONFIG") and _IN_CLUSTER.is_file():
         here = namespace or _IN_CLUSTER.read_text(encoding="utf-8").strip()
-        return Cluster(lambda: _client(None, None), here, "this cluster", patience)
+        return Cluster(_Connection(lambda: _client(None, None)), here, "this cluster", patience)
     file = str(kubeconfig) if kubeconfig else None
+    name, its_namespace = _context(file, context)
+    connection = _Connection(lambda: _client(file, name))
+    return Cluster(connection, namespace or its_namespace, f"context {name}", patience)
+
+
+def _context(file: str | None, context: str | None) -> tuple[str, str]:
+    """Name and namespace of a context; of the current one where none is named."""
+    from kubernetes.config import list_kube_config_contexts
+
     try:
         contexts, active = list_kube_config_contexts(config_file=file)
-    except (ConfigException, OSError, ValueError, TypeError) as error:
+        found = {str(item["name"]): str(item["context"].get("namespace") or "default") for item in contexts}
+        name = context or str(active["name"])
+    except Exception as error:  # noqa: BLE001 - it fails in as many ways as a file can be wrong
         raise UsageError(
-            f"no cluster is configured: {error}", hint="set KUBECONFIG, or `kubeconfig` in parallelchange.toml"
+            f"no cluster is configured: {first_line(error)}",
+            hint="set KUBECONFIG, or `kubeconfig` in parallelchange.toml",
         ) from None
-    chosen = next((item for item in contexts if item["name"] == context), None) if context else active
-    if chosen is None:
-        names = ", ".join(item["name"] for item in contexts)
-        raise UsageError(f"there is no context {context}", hint=f"the kubeconfig has {names}")
-    here = namespace or chosen["context"].get("namespace") or "default"
-    return Cluster(lambda: _client(file, chosen["name"]), here, f"context {chosen['name']}", patience)
+    if name not in found:
+        raise UsageError(f"there is no context {name}", hint=f"the kubeconfig has {', '.join(found) or 'none'}")
+    return name, found[name]
 
 
 def _client(file: str | None, context: str | None) -> Any:
@@ -74,30 +84,61 @@ def _client(file: str | None, context: str | None) -> Any:
     else:
         try:
             config.load_kube_config(config_file=file, context=context, client_configuration=settings)
-        except (config.ConfigException, OSError, ValueError) as error:
-            raise UsageError(f"context {context} cannot be used: {error}", hint="see the kubeconfig") from None
+        except Exception as error:  # noqa: BLE001 - it fails in as many ways as a file can be wrong
+            told = f"context {context} cannot be used: {first_line(error)}"
+            raise UsageError(told, hint="see the kubeconfig") from None
     settings.retries = False  # how long to wait is decided here, for all failures alike
     # Paths are built from `Kind`, so nothing is asked of the server before it is needed.
     return DynamicClient(client.ApiClient(settings), discoverer=lambda *_: None)
+
+
+class _Connection:
+    """A client that several threads share: the rollout, its Lease and its watches.
+
+    Args:
+        make: Makes a client; called again when credentials have expired.
+    """
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+        self._made: Any = None
+        self._lock = threading.Lock()
+        self.believed = False
+        """Whether the API server was seen to be ready, and no outage was seen since.
+
+        While it starts, what is there may be answered with "not found" and what is granted with "forbidden".
+        """
+
+    def client(self) -> Any:
+        with self._lock:
+            if self._made is None:
+                self._made = self._make()
+            return self._made
+
+    def close(self) -> None:
+        with self._lock:
+            made, self._made = self._made, None
+        if made is not None:
+            made.client.rest_client.pool_manager.clear()
 
 
 class Cluster:
     """One namespace of a cluster.
 
     Args:
-        make: Makes a client; called again when credentials have expired.
+        connection: The client.
         namespace: The namespace.
         name: How messages name the cluster.
         patience: Seconds for which an API server that is away is waited for.
     """
 
-    def __init__(self, make: Callable[[], Any], namespace: str, name: str, patience: float) -> None:
+    def __init__(self, connection: _Connection, namespace: str, name: str, patience: float) -> None:
         self.namespace, self.name, self.patience = namespace, name, patience
-        self._make = make
-        self._made: Any = None
-        # While an API server starts, what is there may be answered with "not found" and what is granted with
-        # "forbidden": after an outage, and at first, it is asked whether it is ready before it is believed.
-        self._believed = False
+        self._connection = connection
+
+    def within(self, seconds: float) -> Cluster:
+        """The same, for those who cannot wait as long."""
+        return Cluster(self._connection, self.namespace, self.name, min(seconds, self.patience))
 
     def full(self, kind: Kind, name: str) -> str:
         """An object's full name, for messages."""
@@ -204,12 +245,16 @@ class Cluster:
         )
         try:
             answer: Object = tries(self._ask, method, path, options)
-        except HTTPError as error:
+        except (HTTPError, _NoObject) as error:
             raise away(self.name, method, what, first_line(error)) from None
         except Exception as error:
             if not isinstance(getattr(error, "status", None), int):
                 raise
-            raise refused(self.name, method, what, error) from None
+            told = refused(self.name, method, what, error)
+            if method == "get" or tries.statistics["attempt_number"] == 1 or isinstance(told, Busy | Uncertain):
+                raise told from None
+            # What became of the tries before this one is not known.
+            raise away(self.name, method, what, f"and later it said: {told.message}") from None
         return answer
 
     def _ask(self, method: str, path: str, options: Mapping[str, Any]) -> Object:
@@ -218,33 +263,36 @@ class Cluster:
         for attempt in (1, 2):
             try:
                 self._see_ready()
-                answer = self._client().request(method, path, serialize=False, _request_timeout=_TIMEOUT, **options)
-                found = json.loads(answer.data)
-                answer.release_conn()
+                return _object(self._send(method, path, **options).data)
             except HTTPError:
-                self._believed = False
+                self._connection.believed = False
                 raise
             except Exception as error:
-                # A token may have been renewed beside us since the client was made.
-                if attempt == 1 and getattr(error, "status", None) == UNAUTHORIZED:
-                    self.close()
-                    continue
-                raise
-            if not isinstance(found, dict):
-                raise Unavailable(f"{self.name}: {path} answers {type(found).__name__}, which is no object")
-            return found
+                status = getattr(error, "status", None)
+                if attempt == 1 and status == UNAUTHORIZED:
+                    self.close()  # a token may have been renewed beside us since the client was made
+                elif attempt == 1 and status in _NOT_BELIEVED:
+                    self._connection.believed = False
+                else:
+                    raise
         raise AssertionError
+
+    def _send(self, method: str, path: str, **options: Any) -> Any:
+        timeout = tuple(min(seconds, self.patience) for seconds in _TIMEOUT)
+        return self._connection.client().request(
+            method, path, **{"serialize": False, "_request_timeout": timeout, **options}
+        )
 
     def _see_ready(self) -> None:
         """Let an API server that is still starting count as away; one that may not be asked counts as ready."""
-        if self._believed:
+        if self._connection.believed:
             return
         try:
-            self._client().request("get", "/readyz", serialize=False, _request_timeout=_TIMEOUT).release_conn()
+            self._send("get", "/readyz")
         except Exception as error:
             if getattr(error, "status", None) not in (401, 403, 404):
                 raise
-        self._believed = True
+        self._connection.believed = True
 
     def stream(self, kind: Kind, resource_version: str, seconds: float) -> Iterator[tuple[str, str]]:
         """Type of each event of a watch and the version to go on from, until it ends.
@@ -262,10 +310,9 @@ class Cluster:
         from urllib3.exceptions import HTTPError
 
         try:
-            answer = self._client().request(
+            answer = self._send(
                 "get",
                 kind.path(self.namespace),
-                serialize=False,
                 _request_timeout=(_TIMEOUT[0], seconds + _TIMEOUT[1]),
                 watch="true",
                 resource_version=resource_version,
@@ -286,16 +333,23 @@ class Cluster:
                 raise Gone(f"watch of {kind.resource}: its version is too old") from None
             raise Unavailable(f"watch of {kind.resource}: {first_line(error)}") from None
         except (HTTPError, ValueError, OSError) as error:
-            self._believed = False
+            self._connection.believed = False
             raise Unavailable(f"watch of {kind.resource} broke off: {first_line(error)}") from None
 
     def close(self) -> None:
         """Let go of the connections; the next question opens new ones."""
-        made, self._made = self._made, None
-        if made is not None:
-            made.client.rest_client.pool_manager.clear()
+        self._connection.close()
 
-    def _client(self) -> Any:
-        if self._made is None:
-            self._made = self._make()
-        return self._made
+
+class _NoObject(Exception):
+    """What answers is no API server."""
+
+
+def _object(data: bytes) -> Object:
+    try:
+        found = json.loads(data)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise _NoObject(f"what it says is no object: {data[:60]!r}")
+    return found

@@ -121,7 +121,7 @@ def _rights(change: Change, cluster: Cluster, router: ClusterRouter) -> Iterator
     section = Section("rights")
     seen = (SERVICE, POD, DEPLOYMENT, ENDPOINT_SLICE, router.form.kind)
     wanted: list[tuple[str, Kind, str | None, str]] = [(verb, kind, None, "") for kind in seen for verb in _READ]
-    wanted += [("patch", router.form.kind, None, ""), ("create", EVENT, None, "")]
+    wanted += [("patch", router.form.kind, _name(router), ""), ("create", EVENT, None, "")]
     wanted += [(verb, LEASE, None, "") for verb in ("get", "create", "patch")]
     wanted += [(verb, CONFIG_MAP, approvals_name(change.traffic.service), "") for verb in ("get", "patch")]
     try:
@@ -146,6 +146,14 @@ def _rights(change: Change, cluster: Cluster, router: ClusterRouter) -> Iterator
         detail=f"missing: {', '.join(missing)}" if missing else "",
         remedy="apply the Role that `parallelchange emit kubernetes` writes, and bind it to who runs this",
     )
+
+
+def _name(router: ClusterRouter) -> str | None:
+    """The name of the object that splits the traffic: a Role may grant writing of that one only."""
+    try:
+        return str(router.form.find()["metadata"]["name"])
+    except ParallelChangeError:
+        return None
 
 
 _READ = ("get", "list", "watch")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import socket
 import uuid
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from parallelchange.adapters.kubernetes.client import FIELD_MANAGER, Cluster, Object
-from parallelchange.adapters.kubernetes.kinds import EVENT
+from parallelchange.adapters.kubernetes.kinds import DEPLOYMENT, EVENT, Kind
 from parallelchange.adapters.kubernetes.routers.base import ClusterRouter
 from parallelchange.errors import ParallelChangeError
 from parallelchange.gates.base import Act
 from parallelchange.layout import CHANGE
-from parallelchange.rollout.decide import Decision, Kind
+from parallelchange.rollout.decide import Decision
+from parallelchange.rollout.decide import Kind as Verb
 from parallelchange.rollout.world import Event
 
 __all__ = ["Events"]
@@ -43,11 +45,28 @@ class Events:
         self._last = message
         try:
             about = self.router.form.find()
-            self.cluster.create(EVENT, self._body(about, reason, message, warning=warning))
         except ParallelChangeError:
-            pass
+            return
+        self.about(self.router.form.served(), about, reason, message, warning=warning)
 
-    def _body(self, about: Object, reason: str, message: str, *, warning: bool) -> Object:
+    def scaled(self, item: Object, replicas: int) -> None:
+        """Make an Event about a Deployment that a rollout has scaled."""
+        self.about(DEPLOYMENT, item, "Scaled", f"scaled to {replicas} copies")
+
+    def about(self, kind: Kind, about: Object, reason: str, message: str, *, warning: bool = False) -> None:
+        """Make an Event about an object.
+
+        Args:
+            kind: Its kind.
+            about: The object.
+            reason: In CamelCase, as the API has it.
+            message: In a sentence.
+            warning: Whether somebody should look.
+        """
+        with suppress(ParallelChangeError):
+            self.cluster.create(EVENT, self._body(kind, about, reason, message, warning=warning))
+
+    def _body(self, kind: Kind, about: Object, reason: str, message: str, *, warning: bool) -> Object:
         now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         metadata = about["metadata"]
         return {
@@ -58,8 +77,8 @@ class Events:
                 "annotations": {CHANGE: self.change},
             },
             "involvedObject": {
-                "apiVersion": self.router.form.served().api_version,
-                "kind": self.router.form.kind.name,
+                "apiVersion": kind.api_version,
+                "kind": kind.name,
                 "name": metadata["name"],
                 "namespace": self.cluster.namespace,
                 "uid": metadata["uid"],
@@ -81,10 +100,10 @@ def _worth_telling(event: Event) -> tuple[str, str, bool] | None:
     """Reason, message, and whether it is a warning; None when it is not."""
     if event.kind == "decision":
         decision: Decision = event.data["decision"]
-        reasons = {Kind.BLOCKED: "Blocked", Kind.HALTED: "Halted", Kind.DONE: "Done"}
+        reasons = {Verb.BLOCKED: "Blocked", Verb.HALTED: "Halted", Verb.DONE: "Done"}
         aborting = decision.act is Act.ABORT
         reason = "Aborting" if aborting else reasons.get(decision.kind)
-        return (reason, decision.why, decision.kind is not Kind.DONE) if reason else None
+        return (reason, decision.why, decision.kind is not Verb.DONE) if reason else None
     told = {
         "weight": ("WeightSet", f"the new version has {event.what}", False),
         "applied": ("PhaseApplied", f"{event.what} is done", False),

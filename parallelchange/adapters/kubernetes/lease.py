@@ -17,7 +17,7 @@ from typing import Self
 
 from parallelchange.adapters.kubernetes.client import Cluster, Object
 from parallelchange.adapters.kubernetes.kinds import LEASE
-from parallelchange.errors import Busy, Unavailable
+from parallelchange.errors import Busy, NotFound, ParallelChangeError
 
 __all__ = ["Lease"]
 
@@ -25,7 +25,7 @@ DURATION = 15.0
 """Seconds after which a Lease that is not renewed may be taken."""
 _RENEW = 5.0
 _LOOK = 1.0
-_RETRY = 0.1
+_RETRY = 0.5
 
 
 class Lease:
@@ -91,14 +91,18 @@ class Lease:
     def _acquire(self) -> None:
         """Take it when it is free, or once it was not renewed for its duration, by our own clock."""
         seen: tuple[str, float] | None = None
+        tried, told = 0.0, ""
         while True:
             live = self.cluster.find(LEASE, self.name)
-            now = time.monotonic()
+            if live is not None and self._holder(live) == self.identity:
+                self._renewed = tried  # it was taken, and only the answer was lost
+                return
+            now = tried = time.monotonic()
             if live is None:
                 taken = self._try(lambda: self.cluster.create(LEASE, self._body(None)))
             else:
                 spec = live.get("spec") or {}
-                holder, version = spec.get("holderIdentity"), live["metadata"]["resourceVersion"]
+                holder, version = self._holder(live), live["metadata"]["resourceVersion"]
                 renewed_beside_us = seen is not None and seen[0] != version
                 if seen is None or renewed_beside_us:
                     seen = (version, now)
@@ -109,7 +113,9 @@ class Lease:
                     )
                 patience = float(spec.get("leaseDurationSeconds") or self.duration)
                 if holder and now - seen[1] < patience:
-                    self.tell(f"waiting for {self.cluster.full(LEASE, self.name)}, held by {holder}")
+                    if told != holder:
+                        self.tell(f"waiting for {self.cluster.full(LEASE, self.name)}, held by {holder}")
+                    told = holder
                     time.sleep(_LOOK)
                     continue
                 body = self._body(live)
@@ -126,28 +132,44 @@ class Lease:
         return True
 
     def _keep(self) -> None:
-        while not self._stop.wait(min(_RENEW, self.duration / 3)):
-            began = time.monotonic()
-            try:
-                live = self.cluster.read(LEASE, self.name)
-                holder = (live.get("spec") or {}).get("holderIdentity")
-                if holder != self.identity:
-                    self._lost = f"{holder or 'nobody'} holds it"
-                    return
-                self.cluster.patch(LEASE, self.name, self._body(live, renew=True))
-            except Unavailable as error:
-                self._why = error.message
-                continue  # `check` tells once it is too late
-            self._renewed = began
+        pause = min(_RENEW, self.duration / 3)
+        # Less patience: a try that hangs must not use up the time for the next ones.
+        cluster = self.cluster.within(self.duration / 3)
+        while not self._lost and not self._stop.wait(pause if self._renew(cluster) else _RETRY):
+            pass
+
+    def _renew(self, cluster: Cluster) -> bool:
+        """Renew it once; whether that was done is what it answers."""
+        began = time.monotonic()
+        try:
+            live = cluster.read(LEASE, self.name)
+            holder = self._holder(live)
+            if holder != self.identity:
+                self._lost = f"{holder or 'nobody'} holds it"
+                return False
+            cluster.patch(LEASE, self.name, self._body(live, renew=True))
+        except NotFound:
+            self._lost = "somebody has deleted it"
+            return False
+        except ParallelChangeError as error:
+            self._why = error.message  # `check` tells once it is too late
+            return False
+        self._renewed = began
+        return True
 
     def _let_go(self) -> None:
+        cluster = self.cluster.within(self.duration / 3)
         try:
-            live = self.cluster.read(LEASE, self.name)
-            if (live.get("spec") or {}).get("holderIdentity") == self.identity:
+            live = cluster.read(LEASE, self.name)
+            if self._holder(live) == self.identity:
                 version = {"resourceVersion": live["metadata"]["resourceVersion"]}
-                self.cluster.patch(LEASE, self.name, {"metadata": version, "spec": {"holderIdentity": None}})
-        except Unavailable:
+                cluster.patch(LEASE, self.name, {"metadata": version, "spec": {"holderIdentity": None}})
+        except ParallelChangeError:
             pass  # it runs out by itself
+
+    @staticmethod
+    def _holder(live: Object) -> str:
+        return (live.get("spec") or {}).get("holderIdentity") or ""
 
     def _body(self, live: Object | None, *, renew: bool = False) -> Object:
         now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -43,9 +43,8 @@ def make_metrics(
         deployments = {name for service in services for name in seen.behind(service).deployments}
         return Target(cluster.namespace, tuple(sorted(deployments)), tuple(services))
 
-    def read(namespace: str, kind: str, name: str) -> Object:
-        del namespace, kind  # the client is of one namespace, and Deployments are all that is asked about
-        return cluster.read(TRAFFIC_METRICS, name)
+    def read(deployment: str) -> Object:
+        return cluster.read(TRAFFIC_METRICS, deployment)
 
     if spec is not None and spec.smi:
         return SmiMetrics(read, target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from parallelchange.adapters.kubernetes.client import Cluster, Object
@@ -23,10 +24,18 @@ class ClusterWorkloads:
         cluster: The namespace.
         running: What runs there.
         service: The root Service.
+        scaled: Told of each Deployment that was scaled, and to how many copies.
     """
 
-    def __init__(self, cluster: Cluster, running: Running, service: str) -> None:
-        self.cluster, self.running, self.service = cluster, running, service
+    def __init__(
+        self,
+        cluster: Cluster,
+        running: Running,
+        service: str,
+        *,
+        scaled: Callable[[Object, int], None] = lambda _item, _replicas: None,
+    ) -> None:
+        self.cluster, self.running, self.service, self.scaled = cluster, running, service, scaled
 
     def build(self, version: str) -> str | None:
         """Digest of the image all ready pods of the version run; None when none does or they differ."""
@@ -76,10 +85,12 @@ class ClusterWorkloads:
             kept = {"metadata": {"annotations": {REPLICAS: str(now)}}}
             self.cluster.patch(DEPLOYMENT, name, kept)
             self.cluster.patch(DEPLOYMENT, name, {"spec": {"replicas": 0}}, subresource="scale")
+            self.scaled(item, 0)
         elif replicas and not now:
             before = (item["metadata"].get("annotations") or {}).get(REPLICAS, "")
             wanted = max(replicas, int(before) if before.isdecimal() else 0)
             self.cluster.patch(DEPLOYMENT, name, {"spec": {"replicas": wanted}}, subresource="scale")
+            self.scaled(item, wanted)
 
     def _deployments(self, seen: Namespace) -> list[Object]:
         """Those that surely are this Service's: another app's may be of a version that is called the same."""

@@ -127,7 +127,7 @@ def check_database(url: str, plan: Plan | None) -> Iterator[Check]:
             yield _ask(connection, asked)
         yield _clock(connection)
         for table in plan.tables if plan else ():
-            row = connection.execute("SELECT to_regclass(format('%%I.%%I', %s, %s))::oid", (table.schema, table.name))
+            row = connection.execute("SELECT to_regclass(format('%%I.%%I', %s::text, %s::text))::oid", (table.schema, table.name))
             oid = (row.fetchone() or (None,))[0]
             there = _SECTION.told(
                 "table",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Mapping
 from fractions import Fraction
@@ -13,12 +14,16 @@ from parallelchange.adapters.kubernetes.routers.form import Form
 from parallelchange.adapters.kubernetes.routers.shares import thousandths
 from parallelchange.adapters.kubernetes.running import Behind, Namespace, Running
 from parallelchange.change import Change
-from parallelchange.errors import Busy, Unavailable, Uncertain, UsageError
+from parallelchange.errors import Blocked, Busy, Unavailable, Uncertain, UsageError
 from parallelchange.layout import BREAK_GLASS, LAYOUTS, STAMP, Role
 from parallelchange.model import FULL, format_weight
 from parallelchange.ports import Split
 
 __all__ = ["ClusterRouter", "owners_of"]
+
+_BEHIND = 5.0
+"""Seconds by which the approvals that the API server's policies see may be behind those that were just written."""
+_AGAIN = 0.2
 
 
 class ClusterRouter:
@@ -74,7 +79,7 @@ class ClusterRouter:
         # A reason to break the glass was one for the write that brought it, and not for ours.
         metadata["annotations"] = {**metadata.get("annotations", {}), STAMP: stamp, BREAK_GLASS: None}
         try:
-            written = self.cluster.patch(self.form.served(), name, patch)
+            written = self._patch(name, patch)
         except (Busy, Uncertain) as error:
             written = self._written(stamp, error)
         split = self._split(written, seen)
@@ -156,6 +161,16 @@ class ClusterRouter:
 
     def _unreadable(self, body: Object, why: str) -> Unavailable:
         return Unavailable(f"{self._full(body)}: {why}", hint="mend it by hand; traffic stays as it is until then")
+
+    def _patch(self, name: str, patch: Object) -> Object:
+        give_up = time.monotonic() + _BEHIND
+        while True:
+            try:
+                return self.cluster.patch(self.form.served(), name, patch)
+            except Blocked:
+                if time.monotonic() > give_up:
+                    raise
+                time.sleep(_AGAIN)
 
     def _written(self, stamp: str, error: Busy | Uncertain) -> Object:
         """The object, if it bears our stamp: then a first try went through, and only its answer was lost.
