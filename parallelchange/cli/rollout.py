@@ -20,7 +20,7 @@ def command(change: str, database_url: str | None, local: bool, again: bool, sta
     """Go on from wherever the change stands until it is contracted, or a gate blocks. Killed, it can be run again."""
     from parallelchange.cli.act import progress_teller
     from parallelchange.cli.show import note, show_decision
-    from parallelchange.cli.world import open_world
+    from parallelchange.cli.world import open_world, weight_now
     from parallelchange.errors import UsageError
     from parallelchange.rollout.decide import Kind
     from parallelchange.rollout.run import rollout
@@ -51,5 +51,5 @@ def command(change: str, database_url: str | None, local: bool, again: bool, sta
             raise UsageError(f"the change's router is {router}, not local", hint="leave out --local")
         decision = rollout(world, again=again)
         name = world.plan.change.name
-        weight = world.router.get().weight
+        weight = weight_now(world)
     return show_decision(name, decision, as_json=as_json, weight=weight, passed=decision.kind is Kind.DONE)

@@ -120,7 +120,7 @@ def show_decision(change: str, decision: Decision, *, as_json: bool, weight: int
         click.echo(f"{change}: {word}: {decision.why}")
         if not passed:
             show_findings([*decision.findings, *(f for r in decision.results for f in r.findings)])
-    return 0 if passed else 1
+    return 0 if passed else 3 if decision.unavailable else 1
 
 
 def show_evidence(change: str, what: str, evidence: Sequence[Evidence], *, as_json: bool) -> int:

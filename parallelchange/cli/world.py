@@ -13,10 +13,11 @@ from parallelchange.adapters.postgres.ledger import PostgresLedger
 from parallelchange.adapters.prober import RealProber
 from parallelchange.cli.settings import Settings, find_change, load_settings
 from parallelchange.cli.surroundings import surroundings
+from parallelchange.errors import Unavailable
 from parallelchange.model import Evidence
 from parallelchange.rollout.world import Event, World, silent
 
-__all__ = ["open_world", "rehearsal_of", "settings_for"]
+__all__ = ["open_world", "rehearsal_of", "settings_for", "weight_now"]
 
 
 def settings_for(change: str, database_url: str | None) -> tuple[Path, Settings]:
@@ -75,6 +76,15 @@ def open_world(
     finally:
         ledger.close()
         database.close()
+
+
+def weight_now(world: World) -> int | None:
+    """The canary's share in thousandths as it stands; None when it cannot be told."""
+    try:
+        split = world.router.get()
+    except Unavailable:
+        return None
+    return None if split.untold else split.weight
 
 
 def rehearsal_of(

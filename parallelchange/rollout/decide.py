@@ -77,6 +77,11 @@ class Decision:
         joined = combine(result.verdict for result in self.results)
         return Verdict.FAIL if self.kind is Kind.HALTED or joined is Verdict.FAIL else Verdict.UNKNOWN
 
+    @property
+    def unavailable(self) -> bool:
+        """Whether it rests on something that could not be read, and not on what a gate said."""
+        return any(finding.id == "rollout.split" for finding in self.findings)
+
 
 def _error(kind: str, message: str, remedy: str) -> Finding:
     return Finding(kind, Severity.ERROR, message, "rollout", remedy)
@@ -98,7 +103,7 @@ def decide(plan: Plan, obs: Observation, *, to: int | None = None) -> Decision: 
         return Decision(
             Kind.BLOCKED,
             obs.split_error,
-            findings=(_error("rollout.split", obs.split_error, "make the traffic split readable"),),
+            findings=(_error("rollout.split", obs.split_error, obs.split_remedy or "make the split readable"),),
         )
     weight = obs.split.weight
     untold = obs.split.untold

@@ -31,7 +31,8 @@ class Observation:
         record: What the ledger holds.
         evidence: Recorded verdicts.
         split: The traffic split; None when it cannot be read.
-        split_error: Why it cannot be read.
+        split_error: Why it cannot be read, or why it cannot be told whose a share is.
+        split_remedy: What to do about that.
         builds: Version to what runs as it; None when nothing tells.
         ready: Version to its number of ready copies; None when it cannot be told.
         sessions: The old version's sessions; None when they cannot be told.
@@ -52,6 +53,7 @@ class Observation:
     evidence: tuple[Evidence, ...] = ()
     split: Split | None = None
     split_error: str = ""
+    split_remedy: str = ""
     builds: Mapping[str, str | None] = field(default_factory=dict)
     ready: Mapping[str, int | None] = field(default_factory=dict)
     sessions: tuple[str, ...] | None = None
@@ -98,11 +100,11 @@ def observe(world: World, *, began: float | None = None) -> Observation:
     settled, routing = False, None
     try:
         split = world.router.get()
-        split_error = split.untold
+        split_error, split_remedy = split.untold, ""
         settled = world.router.settled(split)
         routing = world.router.problems()
     except Unavailable as error:
-        split, split_error = None, error.message
+        split, split_error, split_remedy = None, error.message, error.hint or ""
     record = world.ledger.read()
     now = world.database.now()
     since = record.weight_since if record else None
@@ -121,6 +123,7 @@ def observe(world: World, *, began: float | None = None) -> Observation:
         evidence=tuple(world.ledger.evidence()),
         split=split,
         split_error=split_error,
+        split_remedy=split_remedy,
         builds={v.name: v.build or world.workloads.build(v.name) for v in change.versions},
         ready={v.name: world.workloads.ready(v.name) for v in change.versions},
         sessions=world.database.sessions(application) if application else None,

@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -183,6 +184,12 @@ class Prometheus:
                     os.kill(child.pid, signal.SIGKILL)
             child.stop()
             self._port.release()
+
+    def version(self) -> tuple[int, ...]:
+        """Its version."""
+        answer = http_get(self._port.number, f"{PREFIX}/api/v1/status/buildinfo", timeout=STARTED)
+        assert answer is not None
+        return tuple(int(number) for number in re.findall(r"\d+", json.loads(answer[1])["data"]["version"])[:3])
 
     def pause(self) -> None:
         """Stop it in its tracks: connections are taken and nothing is answered."""

@@ -107,6 +107,9 @@ _TABLE = (
 )
 
 
+_OID = "SELECT to_regclass(format('%%I.%%I', %s::text, %s::text))::oid"
+
+
 def check_database(url: str, plan: Plan | None) -> Iterator[Check]:
     """Look at the server, at our role, and at the tables of a plan.
 
@@ -127,7 +130,7 @@ def check_database(url: str, plan: Plan | None) -> Iterator[Check]:
             yield _ask(connection, asked)
         yield _clock(connection)
         for table in plan.tables if plan else ():
-            row = connection.execute("SELECT to_regclass(format('%%I.%%I', %s::text, %s::text))::oid", (table.schema, table.name))
+            row = connection.execute(_OID, (table.schema, table.name))
             oid = (row.fetchone() or (None,))[0]
             there = _SECTION.told(
                 "table",
