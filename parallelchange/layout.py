@@ -13,6 +13,7 @@ __all__ = [
     "APPROVALS",
     "BREAK_GLASS",
     "CHANGE",
+    "GUARDED",
     "LAYOUTS",
     "REPLICAS",
     "SERVICE_ACCOUNT",
@@ -30,6 +31,8 @@ APPROVALS = "parallelchange/approvals"
 """Label of the ConfigMaps that hold approvals; its value is the root Service."""
 BREAK_GLASS = "parallelchange/break-glass"
 """Annotation that lets a write pass the policies; its value is the reason, which is recorded."""
+GUARDED = "parallelchange/guarded"
+"""Label of the namespaces in which the policies act: `"true"`."""
 CHANGE = "parallelchange/change"
 """Annotation of what was made for a change; its value is the change's name."""
 REPLICAS = "parallelchange/replicas"
@@ -97,6 +100,8 @@ class Approval(StrEnum):
     CHANGE = "change"  # name of the change
     SERVICE = "service"  # the root Service
     APPROVED = "approved"  # the largest canary share that may be written, in thousandths
+    UNTIL = "approved-until"  # when that ends and `standing` holds again, in RFC 3339; empty: it does not end
+    STANDING = "standing"  # the share that the gate knows of, which may be written at any time
     OLD_IMAGE = "old-image"  # empty where the change file names none: then images are not looked at
     NEW_IMAGE = "new-image"
     OLD_BACKENDS = "old-backends"  # Services whose pods run the old version; every other backend counts as canary

@@ -92,8 +92,13 @@ class Router(Protocol):
 class Enforcement(Protocol):
     """What holds others to what the gates have approved."""
 
-    def allow(self, weight: int) -> None:
-        """Let the split be written with a canary share up to that weight in thousandths, and not above."""
+    def allow(self, weight: int, *, until: float | None = None) -> None:
+        """Let the split be written with a canary share up to that weight, and not above.
+
+        Args:
+            weight: Thousandths.
+            until: When that ends and what stood before holds again, seconds since the epoch; None: it stands.
+        """
 
     def release(self) -> None:
         """Nothing old may come back any more: everything may be deleted."""

@@ -10,7 +10,7 @@ from parallelchange.gates.base import Act
 from parallelchange.model import GateResult, Phase, State, Verdict, format_weight
 from parallelchange.plan import state_of
 from parallelchange.ports import Applied, Database, Split
-from parallelchange.rollout.decide import Decision
+from parallelchange.rollout.decide import APPROVAL, Decision
 from parallelchange.rollout.judge import drained_fact
 from parallelchange.rollout.measure import measure, rehearse
 from parallelchange.rollout.observe import Observation
@@ -124,7 +124,7 @@ def set_weight(world: World, obs: Observation, weight: int) -> None:
         world.ledger.settle(Act.SET_WEIGHT, "void")
         raise Busy("the change was aborted in the meantime", hint="see `parallelchange status`")
     try:
-        world.enforcement.allow(max(weight, obs.split.weight))
+        world.enforcement.allow(max(weight, obs.split.weight), until=world.database.now() + APPROVAL)
         split = world.router.set(weight, resource_version=obs.split.resource_version)
     except Uncertain:
         raise
@@ -134,8 +134,7 @@ def set_weight(world: World, obs: Observation, weight: int) -> None:
             world.enforcement.allow(obs.split.weight)
         raise
     world.ledger.settle(Act.SET_WEIGHT, "done", weight=weight, **({"aborted": None} if weight else {}))
-    if weight < obs.split.weight:
-        world.enforcement.allow(weight)
+    world.enforcement.allow(weight)
     _follow(world, split)
     world.tell(Event("weight", format_weight(weight), {"weight": weight}))
 
@@ -167,6 +166,7 @@ def adopt(world: World, decision: Decision) -> None:
         world.enforcement.release()
         world.ledger.settle(Act.CONTRACT, "done", contracted=True, adopted=True)
         return
+    world.enforcement.allow(decision.weight)
     world.ledger.settle(Act.SET_WEIGHT, "done", weight=decision.weight, adopted=True)
     world.tell(Event("weight", format_weight(decision.weight), {"weight": decision.weight}))
 

@@ -22,7 +22,7 @@ from parallelchange.plan import Plan
 from parallelchange.rollout.judge import Judgement, judge
 from parallelchange.rollout.observe import Observation
 
-__all__ = ["Decision", "Kind", "decide"]
+__all__ = ["APPROVAL", "Decision", "Kind", "decide"]
 
 GRACE = 30.0
 """Seconds beyond the soak for which missing metrics are waited for."""

@@ -9,7 +9,7 @@ from parallelchange.gates.base import Act
 from parallelchange.model import Finding, Severity, State, Verdict
 from parallelchange.ports import Record
 from parallelchange.rollout.advance import advance
-from parallelchange.rollout.decide import Decision, Kind, decide
+from parallelchange.rollout.decide import APPROVAL, Decision, Kind, decide
 from parallelchange.rollout.measure import measure_laws
 from parallelchange.rollout.observe import Observation, observe
 from parallelchange.rollout.world import Event, World
@@ -140,8 +140,9 @@ def gate(world: World, weight: int) -> tuple[Decision, int | None]:
         decision = _recheck(world, obs, decide(world.plan, obs, to=weight))
         if decision.kind is Kind.DO and decision.act is Act.SET_WEIGHT:
             approved = {"fingerprint": obs.fingerprint, "plan": world.plan.digest, "incarnation": obs.incarnation}
-            world.ledger.intend(Act.APPROVE, weight=weight, at=world.database.now(), **approved)
-            world.enforcement.allow(weight)
+            now = world.database.now()
+            world.ledger.intend(Act.APPROVE, weight=weight, at=now, **approved)
+            world.enforcement.allow(weight, until=now + APPROVAL)
         else:
             _void_approval(world, obs)
         return decision, obs.weight

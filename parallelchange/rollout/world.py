@@ -43,7 +43,7 @@ def _no_rehearsal() -> Sequence[Evidence]:
 class NotEnforced:
     """Where nothing but good manners holds others to the gates."""
 
-    def allow(self, weight: int) -> None:
+    def allow(self, weight: int, *, until: float | None = None) -> None:
         """Tell nobody."""
 
     def release(self) -> None:

@@ -137,6 +137,7 @@ def test_a_guarded_canary_survives_a_kill_an_outage_and_somebody_in_a_hurry(clus
             told = "a canary share of 50% is above the 5% the gate has approved for change split-customer-name"
             assert told in refused.stderr
             assert "parallelchange gate split-customer-name --to 50%" in refused.stderr
+            assert _refusal_in_readme() in refused.stderr
             assert scene.weight() == 50
             seen(log, r"soak: \d+ of 6 s at 25%", first)
         finally:
@@ -158,6 +159,11 @@ def test_a_guarded_canary_survives_a_kill_an_outage_and_somebody_in_a_hurry(clus
         assert scene.weight() == 1000
         assert log.read_text().count("do: expand ") == 1, "what was done is not done again"
         _all_went_well(scene)
+
+
+def _refusal_in_readme() -> str:
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    return readme.split("<!-- refusal")[1].split("\n")[3]
 
 
 def _all_went_well(scene: Scene) -> None:

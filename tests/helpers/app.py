@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from helpers.controlplane import Cluster, wait_until
-
 from parallelchange.adapters.kubernetes.client import Cluster as Client
 from parallelchange.adapters.kubernetes.client import connect
 from parallelchange.change import Change, Traffic, Version
@@ -15,22 +16,36 @@ from parallelchange.layout import LAYOUTS, Approval, Role, approvals_name
 __all__ = [
     "CANARY",
     "IMAGES",
+    "LAYOUT",
     "PORT",
+    "RESOURCES",
     "STABLE",
+    "accept_route",
     "approvals",
     "client_of",
     "cluster_change",
     "deployment",
+    "put",
     "service",
     "shop",
     "split_object",
     "wait_ready",
+    "weights_of",
 ]
 
 LAYOUT = LAYOUTS["azure"]
 STABLE, CANARY = "shop-stable", "shop-canary"
 IMAGES = {"v1": "registry.example/shop:1", "v2": "registry.example/shop:2", "v3": "registry.example/shop:3"}
 PORT = 8080
+RESOURCES = {
+    "smi": "trafficsplits.split.smi-spec.io",
+    "gateway-api": "httproutes.gateway.networking.k8s.io",
+    "nginx": "ingresses.networking.k8s.io",
+    "istio": "virtualservices.networking.istio.io",
+    "flagd": "featureflags.core.openfeature.dev",
+}
+"""What splits the traffic, for each router, as kubectl calls it."""
+_CANARY = "nginx.ingress.kubernetes.io/canary"
 
 
 def cluster_change(router: str = "smi", **traffic: Any) -> Change:
@@ -101,9 +116,10 @@ def split_object(router: str, *, name: str = "shop", canary: int = 0) -> list[di
         api = "gateway.networking.k8s.io/v1"
         return [{"apiVersion": api, "kind": "HTTPRoute", "metadata": metadata, "spec": spec}]
     if router == "istio":
+        unit = 1 if canary % 10 else 10  # in percent where that is exact, as Istio's own documents have it
         route = [
-            {"destination": {"host": STABLE}, "weight": stable},
-            {"destination": {"host": f"{CANARY}"}, "weight": canary},
+            {"destination": {"host": STABLE}, "weight": stable // unit},
+            {"destination": {"host": CANARY}, "weight": canary // unit},
         ]
         spec = {"hosts": ["shop"], "http": [{"route": route}]}
         api = "networking.istio.io/v1"
@@ -115,8 +131,7 @@ def split_object(router: str, *, name: str = "shop", canary: int = 0) -> list[di
         spec = {"flagSpec": {"flags": {"shop": flag}}}
         api = "core.openfeature.dev/v1beta1"
         return [{"apiVersion": api, "kind": "FeatureFlag", "metadata": metadata, "spec": spec}]
-    prefix = "nginx.ingress.kubernetes.io/canary"
-    annotations = {prefix: "true", f"{prefix}-weight": str(canary), f"{prefix}-weight-total": "1000"}
+    annotations = {_CANARY: "true", f"{_CANARY}-weight": str(canary), f"{_CANARY}-weight-total": "1000"}
     return [_ingress(f"{name}-main", STABLE, {}), _ingress(name, CANARY, annotations)]
 
 
@@ -178,3 +193,73 @@ def wait_ready(cluster: Cluster, *services: str) -> None:
         return True
 
     wait_until(ready, what=f"ready endpoints of {services or (STABLE, CANARY)}")
+
+
+def weights_of(cluster: Cluster, router: str, name: str = "shop") -> dict[str, Any]:
+    """Each backend's weight as the object has it; of the first rule, where there are several."""
+    body = cluster.get(RESOURCES[router], name)
+    if router == "smi":
+        return {item["service"]: item["weight"] for item in body["spec"]["backends"]}
+    if router == "gateway-api":
+        rule = next(rule for rule in body["spec"]["rules"] if rule.get("backendRefs"))
+        return {ref["name"]: ref["weight"] for ref in rule["backendRefs"]}
+    if router == "istio":
+        return {item["destination"]["host"]: item["weight"] for item in body["spec"]["http"][0]["route"]}
+    if router == "flagd":
+        parts = body["spec"]["flagSpec"]["flags"]["shop"]["targeting"]["fractional"]
+        return {f"shop-{part[0]}": part[1] for part in parts if isinstance(part, list)}
+    annotations = body["metadata"]["annotations"]
+    weight, total = (int(annotations[f"{_CANARY}-weight{end}"]) for end in ("", "-total"))
+    return {STABLE: total - weight, CANARY: weight}
+
+
+def put(cluster: Cluster, router: str, weights: Sequence[tuple[str, Any]], name: str = "shop") -> None:
+    """Write weights by hand, past all gates; of a single rule."""
+    if router == "smi":
+        spec: dict[str, Any] = {"backends": [{"service": backend, "weight": weight} for backend, weight in weights]}
+    elif router == "gateway-api":
+        spec = {"rules": [{"backendRefs": [{"name": b, "port": 80, "weight": weight} for b, weight in weights]}]}
+    elif router == "istio":
+        spec = {"http": [{"route": [{"destination": {"host": b}, "weight": weight} for b, weight in weights]}]}
+    elif router == "flagd":
+        pairs = [[backend.removeprefix("shop-"), weight] for backend, weight in weights]
+        spec = {"flagSpec": {"flags": {"shop": {"targeting": {"fractional": pairs}}}}}
+    else:
+        total = sum(weight for _, weight in weights)
+        told = {f"{_CANARY}-weight": str(dict(weights)[CANARY]), f"{_CANARY}-weight-total": str(total)}
+        _patch(cluster, router, name, {"metadata": {"annotations": told}})
+        return
+    _patch(cluster, router, name, {"spec": spec})
+
+
+def _patch(cluster: Cluster, router: str, name: str, body: dict[str, Any], *more: str) -> None:
+    cluster.kubectl("patch", RESOURCES[router], name, "--type=merge", f"--patch={json.dumps(body)}", *more)
+
+
+def accept_route(
+    cluster: Cluster,
+    *,
+    kinds: Sequence[str] = ("Service", "Gateway"),
+    type: str = "Accepted",  # noqa: A002 - as the API has it
+    status: str = "True",
+) -> None:
+    """Say of the HTTPRoute as it stands what its parents' controllers would; what is not said is well."""
+    body = cluster.get(RESOURCES["gateway-api"], "shop")
+    told = {"Accepted": "True", "ResolvedRefs": "True"} | {type: status}
+    conditions = [
+        {
+            "type": condition,
+            "status": holds,
+            "reason": "Test",
+            "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+            "observedGeneration": body["metadata"]["generation"],
+        }
+        for condition, holds in told.items()
+    ]
+    parents = [
+        {"controllerName": "mesh.test/x", "parentRef": parent, "conditions": conditions}
+        for parent in body["spec"]["parentRefs"]
+        if parent["kind"] in kinds
+    ]
+    _patch(cluster, "gateway-api", "shop", {"status": {"parents": parents}}, "--subresource=status")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from parallelchange.adapters.kubernetes.client import Cluster
 from parallelchange.adapters.kubernetes.kinds import CONFIG_MAP
 from parallelchange.adapters.kubernetes.routers.base import ClusterRouter
@@ -12,6 +14,7 @@ from parallelchange.layout import Approval, approvals_name
 __all__ = ["Approvals"]
 
 _TRIES = 5
+_RELEASED = {Approval.APPROVED: "1000", Approval.STANDING: "1000", Approval.UNTIL: "", Approval.CONTRACTED: "true"}
 
 
 class Approvals:
@@ -29,8 +32,12 @@ class Approvals:
         self.cluster, self.change, self.router = cluster, change, router
         self.name = approvals_name(change.traffic.service)
 
-    def allow(self, weight: int) -> None:
+    def allow(self, weight: int, *, until: float | None = None) -> None:
         """Let the split be written with a canary share up to that weight, and not above.
+
+        Args:
+            weight: Thousandths.
+            until: When that ends and what stood before holds again, seconds since the epoch; None: it stands.
 
         Raises:
             Unavailable: It cannot be written; the policies go on as they were.
@@ -43,12 +50,15 @@ class Approvals:
                 Approval.CHANGE: self.change.name,
                 Approval.SERVICE: self.change.traffic.service,
                 Approval.APPROVED: str(weight),
+                Approval.UNTIL: _rfc3339(until),
                 Approval.OLD_IMAGE: self.change.old.image or "",
                 Approval.NEW_IMAGE: self.change.new.image or "",
                 # None, once a pipeline has rolled the new version out as stable: then all traffic is the new one's.
                 Approval.OLD_BACKENDS: ",".join(self.router.old_backends()),
                 Approval.CONTRACTED: "false",
             }
+            if until is None:
+                data[Approval.STANDING] = str(weight)
             if self._write(live["metadata"]["resourceVersion"], data):
                 return
         raise self._contended()
@@ -61,9 +71,7 @@ class Approvals:
         """
         for _ in range(_TRIES):
             live = self.cluster.find(CONFIG_MAP, self.name)
-            if live is None or self._write(
-                live["metadata"]["resourceVersion"], {Approval.APPROVED: "1000", Approval.CONTRACTED: "true"}
-            ):
+            if live is None or self._write(live["metadata"]["resourceVersion"], _RELEASED):
                 return
         raise self._contended()
 
@@ -83,3 +91,7 @@ class Approvals:
             f"{self.cluster.full(CONFIG_MAP, self.name)} is being written by somebody else all the time",
             hint="see who writes it: only the gate's ServiceAccount should",
         )
+
+
+def _rfc3339(when: float | None) -> str:
+    return "" if when is None else datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

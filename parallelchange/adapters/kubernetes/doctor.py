@@ -27,7 +27,7 @@ from parallelchange.adapters.kubernetes.running import Running, is_ready
 from parallelchange.change import Change
 from parallelchange.checks import Check, Section
 from parallelchange.errors import Denied, ParallelChangeError
-from parallelchange.layout import Approval, approvals_name
+from parallelchange.layout import GUARDED, Approval, approvals_name
 from parallelchange.model import format_weight
 
 __all__ = ["check_cluster"]
@@ -43,7 +43,6 @@ _POLICIES = {
     "istio": "virtualservice",
     "flagd": "featureflag",
 }
-GUARDED = "parallelchange/guarded"
 
 
 def check_cluster(change: Change, cluster: Cluster) -> Iterator[Check]:
