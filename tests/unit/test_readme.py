@@ -6,6 +6,7 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
+from parallelchange.adapters.kubernetes.routers import ROUTERS
 from parallelchange.changefile import _OperationFile, load_change
 from parallelchange.cli import VERBS
 from parallelchange.gates.page import render
@@ -31,7 +32,10 @@ def test_the_change_it_shows_is_the_example(tmp_path: Path) -> None:
 def test_verbs_breaks_and_operations_it_names_are_there() -> None:
     named = set(re.findall(r"parallelchange (\w+)", README)) - {"pairs"}
     assert named <= set(VERBS)
-    assert set(re.findall(r"^\| `([a-z-]+)` \|", README, re.MULTILINE)) == set(BREAKS)
+    broken = README.split("where KIND is one of")[1].split("\n## ")[0]
+    assert set(re.findall(r"^\| `([a-z-]+)` \|", broken, re.MULTILINE)) == set(BREAKS)
+    moved = README.split("## In a cluster")[1].split("\n## ")[0]
+    assert set(re.findall(r"^\| `([a-z-]+)` \|", moved, re.MULTILINE)) == {*ROUTERS, "local"}
     listed = README.split("Operations so far: ")[1].split(". ")[0]
     assert set(re.findall(r"`(\w+)`", listed)) == set(OPERATIONS)
 
