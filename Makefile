@@ -23,7 +23,10 @@ demo: $(VENV)/.local ## a whole change on real servers on this machine; ARGS go 
 	@$(VENV)/bin/parallelchange demo $(ARGS)
 
 # Two workers: the demos wait more than they work, and stay together in one.
+# Control plane and Prometheus are built once, before pytest counts anybody's time; where they cannot be, tests say so.
 test: $(VENV)/.dev ## every test; ARGS go to pytest
+	@PYTHONPATH=tests $(PY) -m helpers.controlplane
+	@PYTHONPATH=tests $(PY) -m helpers.prometheus
 	@$(PY) -m pytest -n 2 --dist loadgroup $(ARGS)
 
 check: $(VENV)/.dev ## lint, format, types and layers

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ _PATIENCE = 30.0
 """Seconds for which an API server that is away is waited for."""
 _NOT_BELIEVED = frozenset({403, 404})
 """What one that is just starting may answer as well: it is believed once it is ready."""
+_HIDDEN = 5.0
+"""Seconds after which one that will not say whether it is ready counts as ready: it tells nobody."""
 _IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -103,11 +106,10 @@ class _Connection:
         self._make = make
         self._made: Any = None
         self._lock = threading.Lock()
+        # Whether the API server was seen to be ready, and no outage was seen since. While it starts, what is there
+        # may be answered with "not found" and what is granted with "forbidden", even the question whether it is ready.
         self.believed = False
-        """Whether the API server was seen to be ready, and no outage was seen since.
-
-        While it starts, what is there may be answered with "not found" and what is granted with "forbidden".
-        """
+        self.hidden_since: float | None = None
 
     def client(self) -> Any:
         with self._lock:
@@ -238,24 +240,34 @@ class Cluster:
         from urllib3.exceptions import HTTPError
 
         tries = Retrying(
-            retry=retry_if_exception(is_transient),
+            retry=retry_if_exception(lambda error: is_transient(error) or isinstance(error, _Starting)),
             stop=stop_after_delay(self.patience),
             wait=wait_random_exponential(multiplier=0.2, max=3.0),
             reraise=True,
         )
+        unanswered: list[BaseException] = []
+
+        def ask() -> Object:
+            try:
+                return self._ask(method, path, options)
+            except Exception as error:
+                if is_transient(error):
+                    unanswered.append(error)
+                raise
+
         try:
-            answer: Object = tries(self._ask, method, path, options)
+            return tries(ask)
         except (HTTPError, _NoObject) as error:
             raise away(self.name, method, what, first_line(error)) from None
         except Exception as error:
-            if not isinstance(getattr(error, "status", None), int):
+            answered = error.answer if isinstance(error, _Starting) else error
+            if not isinstance(getattr(answered, "status", None), int):
                 raise
-            told = refused(self.name, method, what, error)
-            if method == "get" or tries.statistics["attempt_number"] == 1 or isinstance(told, Busy | Uncertain):
+            told = refused(self.name, method, what, answered)
+            if method == "get" or not unanswered or isinstance(told, Busy | Uncertain):
                 raise told from None
             # What became of the tries before this one is not known.
             raise away(self.name, method, what, f"and later it said: {told.message}") from None
-        return answer
 
     def _ask(self, method: str, path: str, options: Mapping[str, Any]) -> Object:
         from urllib3.exceptions import HTTPError
@@ -273,6 +285,8 @@ class Cluster:
                     self.close()  # a token may have been renewed beside us since the client was made
                 elif attempt == 1 and status in _NOT_BELIEVED:
                     self._connection.believed = False
+                elif status in _NOT_BELIEVED and not self._connection.believed:
+                    raise _Starting(error) from None
                 else:
                     raise
         raise AssertionError
@@ -284,15 +298,19 @@ class Cluster:
         )
 
     def _see_ready(self) -> None:
-        """Let an API server that is still starting count as away; one that may not be asked counts as ready."""
-        if self._connection.believed:
+        """Let an API server that is still starting count as away."""
+        connection = self._connection
+        if connection.believed:
             return
         try:
             self._send("get", "/readyz")
         except Exception as error:
-            if getattr(error, "status", None) not in (401, 403, 404):
+            if getattr(error, "status", None) not in _NOT_BELIEVED:
                 raise
-        self._connection.believed = True
+            connection.hidden_since = connection.hidden_since or time.monotonic()
+            connection.believed = time.monotonic() - connection.hidden_since >= _HIDDEN
+        else:
+            connection.believed, connection.hidden_since = True, None
 
     def stream(self, kind: Kind, resource_version: str, seconds: float) -> Iterator[tuple[str, str]]:
         """Type of each event of a watch and the version to go on from, until it ends.
@@ -339,6 +357,14 @@ class Cluster:
     def close(self) -> None:
         """Let go of the connections; the next question opens new ones."""
         self._connection.close()
+
+
+class _Starting(Exception):
+    """An answer of an API server that may still be starting."""
+
+    def __init__(self, answer: Exception) -> None:
+        super().__init__(str(answer))
+        self.answer = answer
 
 
 class _NoObject(Exception):
