@@ -7,16 +7,17 @@ import fcntl
 import hashlib
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from parallelchange.errors import Unavailable
 from parallelchange.local.process import LOOPBACK, Child, ReservedPort, http_get, last_lines, tied_to_us
@@ -185,11 +186,13 @@ class Prometheus:
             child.stop()
             self._port.release()
 
-    def version(self) -> tuple[int, ...]:
-        """Its version."""
-        answer = http_get(self._port.number, f"{PREFIX}/api/v1/status/buildinfo", timeout=STARTED)
+    def ask(self, promql: str) -> dict[str, Any]:
+        """Its answer as it is."""
+        path = f"{PREFIX}/api/v1/query?{urllib.parse.urlencode({'query': promql})}"
+        answer = http_get(self._port.number, path, timeout=STARTED)
         assert answer is not None
-        return tuple(int(number) for number in re.findall(r"\d+", json.loads(answer[1])["data"]["version"])[:3])
+        document: dict[str, Any] = json.loads(answer[1])
+        return document
 
     def pause(self) -> None:
         """Stop it in its tracks: connections are taken and nothing is answered."""

@@ -270,17 +270,15 @@ class Cluster:
             raise away(self.name, method, what, f"and later it said: {told.message}") from None
 
     def _ask(self, method: str, path: str, options: Mapping[str, Any]) -> Object:
-        from urllib3.exceptions import HTTPError
-
         for attempt in (1, 2):
             try:
                 self._see_ready()
                 return _object(self._send(method, path, **options).data)
-            except HTTPError:
-                self._connection.believed = False
-                raise
             except Exception as error:
                 status = getattr(error, "status", None)
+                if is_transient(error):
+                    self._connection.believed = False
+                    raise
                 if attempt == 1 and status == UNAUTHORIZED:
                     self.close()  # a token may have been renewed beside us since the client was made
                 elif attempt == 1 and status in _NOT_BELIEVED:

@@ -18,14 +18,18 @@ __all__ = ["away", "first_line", "is_transient", "refused"]
 
 UNAUTHORIZED = 401
 _POLICY = "ValidatingAdmissionPolicy"
-_TRANSIENT = frozenset({429, 500, 502, 503, 504})
+_TRANSIENT = frozenset({0, 429, 500, 502, 503, 504})
+"""0 is what the client makes of a broken TLS connection: what became of the request is not known."""
+_LASTING = "CERTIFICATE_VERIFY_FAILED"
 
 
 def is_transient(error: BaseException) -> bool:
     """Whether asking again may help."""
     from urllib3.exceptions import HTTPError
 
-    return isinstance(error, HTTPError) or getattr(error, "status", None) in _TRANSIENT
+    if getattr(error, "status", None) in _TRANSIENT:
+        return _LASTING not in str(getattr(error, "reason", ""))
+    return isinstance(error, HTTPError)
 
 
 def away(cluster: str, method: str, what: str, told: str) -> Unavailable:

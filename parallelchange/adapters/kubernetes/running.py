@@ -96,8 +96,11 @@ class Namespace:
 
     def version_of(self, template: Mapping[str, Any]) -> str:
         """The app version a pod or a pod template is; empty when it is neither, or both."""
-        found = [version.name for version in self.change.versions if _is(version, template)]
+        found = self._versions_in(template)
         return found[0] if len(found) == 1 else ""
+
+    def _versions_in(self, template: Mapping[str, Any]) -> list[str]:
+        return [version.name for version in self.change.versions if _is(version, template)]
 
     def selector(self, service: str) -> Mapping[str, str]:
         """A Service's selector; empty when it is not there, has none, or leads out of the cluster."""
@@ -142,22 +145,15 @@ class Namespace:
         return [part for part in self.slices if (part["metadata"].get("labels") or {}).get(_SERVICE_OF) == service]
 
     def running(self, version: str, root: str) -> list[Object]:
-        """Pods of an app version behind whatever may be a backend of the root Service: rather too many than too few.
+        """Pods with an app version behind the root Service or one of its backends, ready or not, leaving or not.
 
-        Ready or not, leaving or not.
+        Another app's Service may begin with the same word, and its versions may be called the same.
         """
-        return self._selected(version, {name for name in self.services if name == root or name.startswith(f"{root}-")})
-
-    def serving(self, version: str, root: str) -> list[Object]:
-        """Pods of an app version that surely are the root Service's: rather too few than another app's."""
-        return self._selected(version, backend_names(root))
-
-    def _selected(self, version: str, services: Iterable[str]) -> list[Object]:
-        selectors = [self.selector(name) for name in services]
+        selectors = [self.selector(name) for name in backend_names(root)]
         return [
             pod
             for pod in self.pods
-            if self.version_of(pod) == version
+            if version in self._versions_in(pod)
             and any(matches(selector, pod["metadata"].get("labels")) for selector in selectors)
         ]
 

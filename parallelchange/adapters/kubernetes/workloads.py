@@ -39,7 +39,7 @@ class ClusterWorkloads:
 
     def build(self, version: str) -> str | None:
         """Digest of the image all ready pods of the version run; None when none does or they differ."""
-        pods = [pod for pod in self.running.look().serving(version, self.service) if is_ready(pod)]
+        pods = [pod for pod in self.running.look().running(version, self.service) if is_ready(pod)]
         image = next(v.image for v in self.running.change.versions if v.name == version)
         builds = {_build(pod, image) for pod in pods}
         return builds.pop() if len(builds) == 1 else None
@@ -51,7 +51,7 @@ class ClusterWorkloads:
     def address(self, version: str) -> str | None:
         """`host:port` of one ready pod; None when there is none."""
         seen = self.running.look()
-        for pod in seen.serving(version, self.service):
+        for pod in seen.running(version, self.service):
             address = (pod.get("status") or {}).get("podIP")
             if is_ready(pod) and address and not pod["metadata"].get("deletionTimestamp"):
                 port = _target_port(seen, self.service, pod)
@@ -93,7 +93,6 @@ class ClusterWorkloads:
             self.scaled(item, wanted)
 
     def _deployments(self, seen: Namespace) -> list[Object]:
-        """Those that surely are this Service's: another app's may be of a version that is called the same."""
         names = backend_names(self.service)
         found = {item["metadata"]["name"]: item for name in names for item in seen.deployments_of(name)}
         return [found[name] for name in sorted(found)]
