@@ -77,7 +77,7 @@ def _checks(change: str, database_url: str | None) -> Iterator[Check]:
         api = Section("kubernetes API")
         yield api.told("config", "a cluster is configured", holds=False, detail=error.message, remedy=error.hint or "")
         return
-    yield from check_cluster(plan.change, cluster)
+    yield from check_cluster(plan.change, cluster, settings.prometheus)
     cluster.close()
 
 

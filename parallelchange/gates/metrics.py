@@ -95,7 +95,11 @@ def judge(fact: MetricsFact | None, version: str) -> GateResult:
         )
     if findings:
         return failed(GATE, *findings, version=version, **measured)
-    if not enough or fact.success_ok is None or fact.latency_ok is None:
+    if enough and (fact.success_ok is None or fact.latency_ok is None):
+        told = f"{version}: of {fact.requests} requests the latency or the success cannot be told"
+        remedy = "see that they are timed, and that the bound lies within the histogram's buckets"
+        return unknown(GATE, GATE.finding("untold", told, where=version, remedy=remedy), version=version, **measured)
+    if not enough:
         return unknown(
             GATE,
             GATE.finding(

@@ -27,6 +27,7 @@ from helpers.app import (
 from helpers.controlplane import Cluster, wait_until
 from helpers.kubelet import Kubelet, image_id
 
+from parallelchange.adapters.kubernetes import client as client_module
 from parallelchange.adapters.kubernetes.approvals import Approvals
 from parallelchange.adapters.kubernetes.client import Cluster as Client
 from parallelchange.adapters.kubernetes.events import Events
@@ -509,3 +510,20 @@ def test_what_cannot_be_told_stops_nothing(cluster: Cluster, parts: Callable[...
     cluster.apply([*shop()[:-1], *split_object("smi")])
     told.tell(Event("weight", "50%", {"weight": 500}))
     assert [each["message"] for each in events(cluster)] == ["split-name: the new version has 50%"]
+
+
+def test_an_outage_holds_no_rollout_up_for_its_events(
+    cluster: Cluster, parts: Callable[..., Parts], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.apply(shop())
+    one = parts()
+    told = Events(one.client, one.router, "split-name")
+    waited: list[float] = []
+    away = client_module.away
+    monkeypatch.setattr(client_module, "away", lambda *arguments: waited.append(0.0) or away(*arguments))
+    cluster.plane.stop_api()
+    told.tell(Event("weight", "25%", {"weight": 250}))
+    told.scaled({"metadata": {"name": "shop", "uid": "1", "resourceVersion": "1"}}, 0)
+    assert len(waited) == 2, "it gave up both times"
+    assert told.cluster.patience < one.client.patience
+    cluster.plane.start_api()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallelchange.adapters.kubernetes_metrics import SmiMetrics, parse
+from parallelchange.adapters.kubernetes.smi_metrics import SmiMetrics, parse
 from parallelchange.adapters.prometheus.target import Target
 from parallelchange.errors import NotFound, Unavailable
 

@@ -21,6 +21,7 @@ from parallelchange.adapters.kubernetes.kinds import (
     SERVICE,
     Kind,
 )
+from parallelchange.adapters.kubernetes.metrics import make_metrics
 from parallelchange.adapters.kubernetes.routers import make_router
 from parallelchange.adapters.kubernetes.routers.base import ClusterRouter
 from parallelchange.adapters.kubernetes.running import Running, is_ready
@@ -29,6 +30,7 @@ from parallelchange.checks import Check, Section
 from parallelchange.errors import Denied, ParallelChangeError
 from parallelchange.layout import GUARDED, Approval, approvals_name
 from parallelchange.model import format_weight
+from parallelchange.ports import Metrics
 
 __all__ = ["check_cluster"]
 
@@ -45,12 +47,13 @@ _POLICIES = {
 }
 
 
-def check_cluster(change: Change, cluster: Cluster) -> Iterator[Check]:
+def check_cluster(change: Change, cluster: Cluster, prometheus: str | None = None) -> Iterator[Check]:
     """Look at everything a change needs of its cluster.
 
     Args:
         change: The change.
         cluster: Its namespace.
+        prometheus: Address of a Prometheus that settings name; None for the change file's.
     """
     api = list(_api(cluster))
     yield from api
@@ -62,6 +65,23 @@ def check_cluster(change: Change, cluster: Cluster) -> Iterator[Check]:
     yield from _traffic(router)
     yield from _copies(change, running)
     yield from _guard(change, cluster)
+    yield _figures(change, make_metrics(change, cluster, running, router, prometheus))
+
+
+def _figures(change: Change, metrics: Metrics) -> Check:
+    """Whether the figures of the version that serves can be read."""
+    section, old = Section("metrics"), change.old.name
+    if change.metrics is None:
+        return section.told("read", "figures can be read", holds=True, detail="the change file declares no metrics")
+    sample = metrics.read(old, change.metrics.window)
+    detail = f"{sample.requests} requests in {sample.window:.0f} s" if sample else _why(metrics, old)
+    remedy = "name the Prometheus (metrics.prometheus, PARALLELCHANGE_PROMETHEUS) and whose metrics it holds (queries)"
+    return section.told("read", f"figures of {old} can be read", holds=sample is not None, detail=detail, remedy=remedy)
+
+
+def _why(metrics: Metrics, version: str) -> str:
+    reasons: dict[str, str] = getattr(metrics, "reasons", {})
+    return reasons.get(version, "nothing was named that could tell")
 
 
 def _api(cluster: Cluster) -> Iterator[Check]:

@@ -19,6 +19,8 @@ from parallelchange.rollout.world import Event
 
 __all__ = ["Events"]
 
+_PATIENCE = 2.0
+"""Seconds for which an API server that is away is waited for: an abort must not wait for its Event."""
 _LONGEST = 1024
 """Characters the API takes as a message."""
 
@@ -33,7 +35,8 @@ class Events:
     """
 
     def __init__(self, cluster: Cluster, router: ClusterRouter, change: str) -> None:
-        self.cluster, self.router, self.change = cluster, router, change
+        self.cluster, self.change = cluster.within(_PATIENCE), change
+        self.form = type(router.form)(self.cluster, router.form.service)
         self._last = ""
 
     def tell(self, event: Event) -> None:
@@ -44,10 +47,10 @@ class Events:
         reason, message, warning = told
         self._last = message
         try:
-            about = self.router.form.find()
+            about, kind = self.form.find(), self.form.served()
         except ParallelChangeError:
             return
-        self.about(self.router.form.served(), about, reason, message, warning=warning)
+        self.about(kind, about, reason, message, warning=warning)
 
     def scaled(self, item: Object, replicas: int) -> None:
         """Make an Event about a Deployment that a rollout has scaled."""

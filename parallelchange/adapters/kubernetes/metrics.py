@@ -6,7 +6,7 @@ from parallelchange.adapters.kubernetes.client import Cluster, Object
 from parallelchange.adapters.kubernetes.kinds import TRAFFIC_METRICS
 from parallelchange.adapters.kubernetes.routers.base import ClusterRouter
 from parallelchange.adapters.kubernetes.running import Running
-from parallelchange.adapters.kubernetes_metrics import SmiMetrics
+from parallelchange.adapters.kubernetes.smi_metrics import SmiMetrics
 from parallelchange.adapters.prometheus.metrics import PrometheusMetrics
 from parallelchange.adapters.prometheus.target import Target
 from parallelchange.change import Change

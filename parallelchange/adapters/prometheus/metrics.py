@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -105,7 +105,7 @@ def sort_out(points: Iterable[Point], parts: Sequence[Part]) -> list[Served]:
         Unavailable: A part has no figures, or one of them is no number.
     """
     found: list[dict[str, Point]] = [{} for _ in parts]
-    buckets: list[Counter[float]] = [Counter() for _ in parts]
+    buckets: list[dict[float, float]] = [defaultdict(float) for _ in parts]
     try:
         for point in points:
             place, figure = int(point.labels["part"]), point.labels["figure"]

@@ -91,7 +91,7 @@ def _smi(request: Request) -> Traffic:
         "metadata": request.metadata(request.layout.split(request.root)),
         "spec": {"service": request.root, "backends": backends},
     }
-    baseline = ("/spec/backends/1", "/spec/backends/1/service", request.backend(Role.BASELINE))
+    baseline = _pointer(request, "/spec/backends/1", "service")
     return Traffic(split, Resource("split.smi-spec.io", "trafficsplits"), _AGAIN, (baseline,))
 
 

@@ -22,6 +22,7 @@ from parallelchange.emit.kubernetes.workloads import (
     about_deployment,
     deployment,
     disruption_budgets,
+    own_budget,
     preview,
     root_service,
     service,
@@ -95,7 +96,7 @@ def _notes(request: Request) -> Iterator[str]:
             yield f"{item.told} scales Deployment {name}, which is {stable} here: change it"
         if request.namespace and item.namespace not in (None, request.namespace):
             yield f"{item.told} is in namespace {item.namespace}: `kubectl -n {request.namespace}` does not take it"
-        if item.kind == "PodDisruptionBudget" and not disruption_budgets(request):
+        if item is own_budget(request):
             yield f"{item.told} is for these pods: none is made, since two of them would keep a pod from being evicted"
 
 

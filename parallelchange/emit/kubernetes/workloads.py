@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
+from parallelchange.emit.kubernetes.documents import Document
 from parallelchange.emit.kubernetes.source import Request
 from parallelchange.errors import InvalidFile
 from parallelchange.layout import Role
@@ -14,6 +16,7 @@ __all__ = [
     "add_pull_secrets",
     "deployment",
     "disruption_budgets",
+    "own_budget",
     "preview",
     "root_service",
     "service",
@@ -177,17 +180,24 @@ def preview(request: Request) -> dict[str, Any]:
     return service(request, Role.CANARY, f"{request.root}-{PREVIEW}")
 
 
+def own_budget(request: Request) -> Document | None:
+    """The PodDisruptionBudget of the user's that covers the app's pods, if there is one."""
+    labels = request.deployment.labels("spec", "template", "metadata", "labels")
+    budgets = (item for item in request.others if item.kind == "PodDisruptionBudget")
+    return next((item for item in budgets if _covers(item, labels)), None)
+
+
+def _covers(budget: Document, labels: Mapping[str, str]) -> bool:
+    return budget.labels("spec", "selector", "matchLabels").items() <= labels.items()
+
+
 def disruption_budgets(request: Request) -> list[dict[str, Any]]:
     """A PodDisruptionBudget for stable and canary; none where the user's own covers these pods.
 
     A pod that two of them cover cannot be evicted at all.
     """
-    labels = request.deployment.labels("spec", "template", "metadata", "labels")
-    for other in request.others:
-        if other.kind == "PodDisruptionBudget":
-            selector = other.labels("spec", "selector", "matchLabels")
-            if selector.items() <= labels.items():
-                return []
+    if own_budget(request):
+        return []
     return [
         {
             "apiVersion": "policy/v1",

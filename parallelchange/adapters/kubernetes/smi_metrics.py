@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 
 from parallelchange.adapters.prometheus.target import Target
@@ -29,8 +28,6 @@ _KIND = "TrafficMetrics"
 _UNITS = {"s": 1000.0, "seconds": 1000.0, "ms": 1.0}
 """Milliseconds in each unit of latency: the specification has seconds, its implementation ms."""
 
-_QUANTITY = re.compile(r"([+-]?\d+(?:\.\d*)?|[+-]?\.\d+)(?:[eE]([+-]?\d{1,2})|([numkMGTPE]?))", re.ASCII)
-_POWERS = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ns|us|µs|ms|s|m|h))+", re.ASCII)
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -156,14 +153,14 @@ def join(version: str, window: float, parts: Sequence[Figures], now: float) -> S
 
 def _quantity(value: Any) -> float:
     """A count as Kubernetes writes it, such as 100 or `73492m`."""
-    found = _QUANTITY.fullmatch(str(value))
-    if found is None or isinstance(value, bool):
-        raise ValueError(f"{value!r} is no quantity")
-    number, exponent, suffix = found.groups()
-    amount = float(Decimal(number).scaleb(int(exponent) if exponent else _POWERS[suffix]))
-    if amount < 0:
+    from kubernetes.utils.quantity import parse_quantity
+
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(f"{value!r} is no quantity")  # noqa: TRY004 - one kind of error for a bad document
+    amount = float(parse_quantity(str(value)))
+    if not 0 <= amount < math.inf:
         # What is not a number becomes a large negative one on its way through the implementation.
-        raise ValueError(f"{value!r} is less than nothing")
+        raise ValueError(f"{value!r} is no count")
     return amount
 
 
