@@ -17,7 +17,7 @@ __all__ = ["VERBS", "cli", "main"]
 
 VERBS = {
     "plan": "The paired plan: phases beside stages, gates, SQL and locks.",
-    "emit": "Write Alembic revisions from a change.",
+    "emit": "Alembic revisions, or manifests for a cluster, from a change.",
     "record": "Run an app's tests and keep every statement it sends.",
     "rehearse": "Run the whole change on a scratch PostgreSQL.",
     "expand": "Make the new shape beside the old one.",

@@ -11,7 +11,7 @@ from parallelchange.cli import options
 __all__ = ["command"]
 
 
-@click.group("emit", short_help="Write Alembic revisions from a change.")
+@click.group("emit", short_help="Alembic revisions, or manifests for a cluster, from a change.")
 def command() -> None:
     """Write what other tools run, from a change: Alembic revisions, or manifests for a cluster."""
 

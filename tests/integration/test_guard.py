@@ -6,6 +6,7 @@ import json
 import ssl
 from collections.abc import Mapping
 from copy import deepcopy
+from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
 from importlib.resources import files
 from pathlib import Path
@@ -37,6 +38,7 @@ SHOP = {
     Approval.SELECTOR: "app=shop,tier=web",
     Approval.CONTRACTED: "false",
 }
+LATER = "2999-01-01T00:00:00Z"
 NO_APPROVALS = "no params found for policy binding with `Deny` parameterNotFoundAction"
 
 
@@ -134,6 +136,11 @@ def a_deployment(
     return an_object("apps/v1", kind, name, spec | ({"serviceName": "shop"} if kind == "StatefulSet" else {}))
 
 
+def a_service(name: str = "shop", **selector: str) -> Any:
+    spec = {"selector": selector or {"app": "shop"}, "ports": [{"port": 80}]}
+    return an_object("v1", "Service", name, spec)
+
+
 def a_namespace(name: str) -> Any:
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {GUARDED: "true"}}}
 
@@ -153,6 +160,10 @@ def because(body: Any, reason: str) -> Any:
     found = deepcopy(body)
     found["metadata"].setdefault("annotations", {})[BREAK_GLASS] = reason
     return found
+
+
+def in_seconds(seconds: int) -> str:
+    return (datetime.now(UTC) + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def refusal(told: str) -> str:
@@ -199,10 +210,19 @@ class Guarded:
         return "" if ended.returncode == 0 else refusal(ended.stderr)
 
     def judge(self, body: Any) -> str:
-        """What would be said of it as a new object; nothing is kept. By hand, as kubectl takes its time to start."""
-        plural = body["kind"].lower() + ("es" if body["kind"] == "Ingress" else "s")
-        place = f"{'apis' if '/' in body['apiVersion'] else 'api'}/{body['apiVersion']}/namespaces/{self.name}/{plural}"
-        request = Request(f"{self.cluster.plane.url}/{place}?dryRun=All", json.dumps(body).encode())
+        """What would be said of it as a new object; nothing is kept."""
+        return self._send("POST", body)
+
+    def judge_as_sent(self, body: Any) -> str:
+        """What would be said of it in place of the one that is there, sent as it is: kubectl has its own ideas."""
+        return self._send("PUT", body)
+
+    def _send(self, method: str, body: Any) -> str:
+        # By hand, as kubectl takes its time to start.
+        place = f"{'apis' if '/' in body['apiVersion'] else 'api'}/{body['apiVersion']}/namespaces/{self.name}/"
+        place += body["kind"].lower() + ("es" if body["kind"] == "Ingress" else "s")
+        place += f"/{body['metadata']['name']}" if method == "PUT" else ""
+        request = Request(f"{self.cluster.plane.url}/{place}?dryRun=All", json.dumps(body).encode(), method=method)
         request.add_header("Authorization", f"Bearer {self.cluster.plane.tokens['admin']}")
         request.add_header("Content-Type", "application/json")
         try:
@@ -229,11 +249,20 @@ class Guarded:
 
     def approve(self, share: int, service: str = "shop", **more: str) -> None:
         """Approve a share, as the gate does; another one than before, since its arrival is what is waited for."""
-        data = {Approval.APPROVED: str(share), **{key.replace("_", "-"): text for key, text in more.items()}}
-        patch = json.dumps({"data": data})
+        self._decide(service, approved=str(share), **more)
+        self._await(service, "" if more.get("contracted") == "true" else f"is approved for {share / 10:g}%")
+
+    def let_lapse(self, share: int, standing: int) -> str:
+        """Approve a share until a moment that has passed on return; what stands is another share than before."""
+        end = in_seconds(1)
+        self._decide("shop", approved=str(share), standing=str(standing), approved_until=end)
+        self._await("shop", f"is approved for {standing / 10:g}%")
+        return end
+
+    def _decide(self, service: str, **data: str) -> None:
+        patch = json.dumps({"data": {key.replace("_", "-"): text for key, text in data.items()}})
         name = approvals_name(service)
         assert self.kubectl("patch", "configmap", name, "--type=merge", "-p", patch, kubeconfig=self.gate) == ""
-        self._await(service, "" if more.get("contracted") == "true" else f"is approved for {share / 10:g}%")
 
     def _await(self, service: str, told: str) -> None:
         # The API server reads approvals from a cache that runs a little behind.
@@ -263,6 +292,8 @@ def guard(control_plane: ControlPlane) -> ControlPlane:
     ]
     for probe in probes:
         wait_until(partial(cluster.judge, probe), what=f"the policy for {probe['kind']}")
+    assert cluster.write(a_service(), "create") == ""
+    wait_until(partial(cluster.judge_instead, a_service(app="cart")), what="the policy for Service")
     cluster.cluster.close()
     return control_plane
 
@@ -314,7 +345,8 @@ def _operations(resources: Any) -> list[str]:
 
 def test_what_the_policies_share_is_the_same_in_each() -> None:
     every = {name: documents(name)[0]["spec"] for name in NAMES}
-    for variable in ("reason", "glass", "change", "approved", "granted", "old", "asked", "ours", "here"):
+    approved = ("times", "until", "ended", "approved", "percents", "granted", "past", "limit", "grant")
+    for variable in ("reason", "glass", "change", *approved, "old", "asked", "ours", "here"):
         told = {
             item["expression"]
             for name, spec in every.items()
@@ -492,17 +524,23 @@ def test_a_service_without_approvals_is_nobodys_business(shop: Guarded) -> None:
     ):
         assert shop.write(body, "create") == ""
         assert shop.delete(body["kind"].lower(), body["metadata"]["name"]) == ""
+    admin = a_service("shop-admin", app="shop-admin")
+    assert shop.write(admin, "create") == ""
+    assert shop.write(a_service("shop-admin", app="shop"), "replace") == ""
+    assert shop.delete("service", "shop-admin") == ""
 
 
 def test_a_namespace_without_the_label_is_free(guard: ControlPlane, cluster: Cluster) -> None:
     cluster.apply(approvals(SHOP, approved="7"))
-    cluster.apply([of_shop(1000), a_route({"shop-canary": 1}), a_deployment(image="another:1")])
-    cluster.kubectl("delete", "trafficsplit,httproute,deployment", "--all")
+    cluster.apply([of_shop(1000), a_route({"shop-canary": 1}), a_deployment(image="another:1"), a_service()])
+    cluster.apply(a_service(app="cart"))
+    cluster.kubectl("delete", "trafficsplit,httproute,deployment,service", "--all")
 
 
 def test_without_approvals_nothing_is_let_through(shop: Guarded) -> None:
     shop.approve(1000)
     assert shop.write(of_shop(1000)) == ""
+    assert shop.write(a_service()) == ""
     assert shop.kubectl("delete", "configmap", approvals_name("shop"), kubeconfig=shop.gate) == ""
     wait_until(lambda: NO_APPROVALS in shop.judge_instead(of_shop(0)), what="the loss of the approvals")
     for body in (
@@ -514,8 +552,11 @@ def test_without_approvals_nothing_is_let_through(shop: Guarded) -> None:
         because(a_split({"shop-stable": 1}, name="another"), "nobody is there to read it"),
     ):
         assert NO_APPROVALS in shop.judge(body)
+    assert NO_APPROVALS in shop.judge_instead(a_service(app="cart"))
+    assert shop.judge(a_service("another")) == ""
     # But what is there may go: the gate has let go of it, and a namespace that goes needs it.
     assert shop.delete("trafficsplit", "shop-rollout") == ""
+    assert shop.delete("service", "shop") == ""
 
 
 def test_approvals_that_cannot_be_read_let_nothing_through(shop: Guarded) -> None:
@@ -577,6 +618,248 @@ def test_every_policy_has_its_glass(shop: Guarded, policy: str, body: Any) -> No
     assert shop.judge(body)
     assert shop.write(because(body, "drill"), "create") == ""
     assert audited(shop.cluster, policy) == ["admin: drill"]
+
+
+# --- approvals that end ---------------------------------------------------------------------------------------------
+
+# Of each kind what is within 5%, what needs the share that is named, and a patch that makes the one of the other.
+KINDS: dict[str, tuple[Any, Any, int, Any]] = {
+    "TrafficSplit": (of_shop(50), of_shop(250), 250, {"spec": {"backends": of_shop(250)["spec"]["backends"]}}),
+    "HTTPRoute": (
+        a_route({"shop-stable": 95, "shop-canary": 5}),
+        a_route({"shop-stable": 75, "shop-canary": 25}),
+        250,
+        {"spec": {"rules": a_route({"shop-stable": 75, "shop-canary": 25})["spec"]["rules"]}},
+    ),
+    "Ingress": (
+        an_ingress("shop-canary", **{"": "true", "_weight": "5"}),
+        an_ingress("shop-canary", **{"": "true", "_weight": "25"}),
+        250,
+        {"metadata": {"annotations": {f"{NGINX}-weight": "25"}}},
+    ),
+    "VirtualService": (
+        a_virtual_service({"shop-stable": 95, "shop-canary": 5}),
+        a_virtual_service({"shop-stable": 75, "shop-canary": 25}),
+        250,
+        {"spec": {"http": a_virtual_service({"shop-stable": 75, "shop-canary": 25})["spec"]["http"]}},
+    ),
+    "FeatureFlag": (
+        a_flag(fractional(["stable", 95], ["canary", 5])),
+        a_flag(fractional(["stable", 75], ["canary", 25])),
+        250,
+        {"spec": {"flagSpec": {"flags": {"shop": {"targeting": fractional(["stable", 75], ["canary", 25])}}}}},
+    ),
+    "Deployment": (
+        a_deployment(),
+        a_deployment(image=NEW),
+        1000,
+        {"spec": {"template": {"spec": {"containers": [{"name": "app", "image": NEW}]}}}},
+    ),
+}
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def test_the_words_for_an_approval_that_has_ended(shop: Guarded) -> None:
+    assert shop.write(of_shop(0)) == ""
+    shop.approve(250, standing="25", approved_until=LATER)
+    assert shop.judge_instead(of_shop(500)) == (
+        f"TrafficSplit shop-rollout: a canary share of 50% is above the 25% the gate has approved for change {CHANGE}; "
+        f"run: parallelchange gate {CHANGE} --to 50%"
+    )
+    end = shop.let_lapse(125, 50)
+    told = (
+        f"TrafficSplit shop-rollout: a canary share of 12.5% is above the 5% that stands; the gate's approval of 12.5% "
+        f"for change {CHANGE} has ended at {end}; run: parallelchange gate {CHANGE} --to 12.5%"
+    )
+    assert shop.write(of_shop(125)) == told
+    assert shop.judge(of_shop(125)) == told
+    assert shop.write(of_shop(50)) == ""
+    assert "5.1% is above the 5% that stands" in shop.judge_instead(of_shop(51))
+    assert "no share can be told" in shop.judge_instead(a_split({"shop-stable": 0}))
+
+
+def test_an_approval_ends_by_itself(shop: Guarded) -> None:
+    assert shop.write(of_shop(0)) == ""
+    shop.approve(250, approved_until=in_seconds(8))
+    assert shop.write(of_shop(125)) == ""
+    assert "is above the 0% that stands" in wait_until(lambda: shop.judge_instead(of_shop(250)), what="the end")
+
+
+@every_kind
+def test_every_way_to_write_has_its_time(shop: Guarded, kind: str) -> None:
+    within, above, share, merge = KINDS[kind]
+    name = within["metadata"]["name"]
+    another = above | {"metadata": above["metadata"] | {"name": "another"}}
+    if kind == "Deployment":
+        another = a_deployment("another", NEW, role="stable")
+    shop.approve(share, standing="25", approved_until=LATER)
+    assert shop.write(within) == ""
+
+    def said() -> list[str]:
+        exact = [{"op": "replace", "path": "/spec", "value": above["spec"]}]
+        exact += [{"op": "replace", "path": "/metadata/annotations", "value": above["metadata"]["annotations"]}]
+        given = [
+            shop.kubectl("apply", "--dry-run=server", "-f", "-", body=above),
+            shop.kubectl("apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", "-", body=above),
+            shop.kubectl("replace", "--dry-run=server", "-f", "-", body=above),
+            *(
+                shop.kubectl("patch", kind, name, "--dry-run=server", f"--type={form}", "-p", json.dumps(change))
+                for form, change in (("merge", merge), ("json", exact))
+            ),
+            shop.judge(another),
+        ]
+        if kind in ("Ingress", "Deployment"):
+            given.append(shop.kubectl("patch", kind, name, "--dry-run=server", "-p", json.dumps(merge)))
+        return given
+
+    assert not any(said())
+    end = shop.let_lapse(share, 50)
+    for told in said():
+        assert f"the gate's approval of {share / 10:g}% for change {CHANGE} has ended at {end}; run: " in told
+
+
+@every_kind
+def test_no_older_time_is_believed(shop: Guarded, kind: str) -> None:
+    within, above, share, _ = KINDS[kind]
+    shop.approve(share, standing="25", approved_until=LATER)
+    assert shop.write(within) == ""
+    old = "2020-01-01T00:00:00Z"
+
+    def said(**managed: Any) -> str:
+        body = shop.cluster.get(kind, within["metadata"]["name"])
+        body["metadata"]["annotations"] |= above["metadata"]["annotations"]
+        body["metadata"] |= managed
+        if kind == "Deployment":
+            del body["metadata"]["resourceVersion"]  # its controller writes, too
+        return shop.judge_as_sent(body | {"spec": above["spec"]})
+
+    shown = ("get", kind, within["metadata"]["name"], "--show-managed-fields", "--output=json")
+    fields = json.loads(shop.cluster.kubectl(*shown).stdout)["metadata"]["managedFields"]
+    one = {"operation": "Update", "apiVersion": within["apiVersion"], "fieldsType": "FieldsV1", "time": old}
+    everything = {"f:spec": {}, "f:metadata": {"f:annotations": {}}}
+    agent = "Python-urllib"  # the manager that this very write is noted for
+    crowd = [{**one, "manager": f"of-{number}", "fieldsV1": {"f:spec": {f"f:{number}": {}}}} for number in range(30)]
+    forged = (
+        [{**each, "time": old} for each in fields],
+        [{**one, "manager": agent, "fieldsV1": everything}],
+        [{**one, "manager": agent, "operation": "Apply", "fieldsV1": everything}],
+        crowd,
+    )
+    for managed in (None, fields, *forged):
+        assert said(managedFields=managed) == ""
+    # One of the future counts as it stands there, and the end belongs to what comes after it.
+    for time, passes in (("2998-12-31T23:59:59Z", True), (LATER, False)):
+        assert (said(managedFields=[{**fields[0], "time": time}]) == "") is passes
+    end = shop.let_lapse(share, 50)
+    for managed in (None, fields, *forged):
+        assert f"has ended at {end}" in said(managedFields=managed)
+    assert f"ends at {end}, and managedFields do not tell when this is written" in said(managedFields=[{}])
+
+
+def of_which_is_left(kind: str) -> tuple[Any, Any, int]:
+    """What is there, what is left when something of it is taken away, and the share that both need."""
+    given = deepcopy(a_deployment() if kind == "Deployment" else KINDS[kind][1])
+    left = deepcopy(given)
+    match kind:
+        case "HTTPRoute":
+            given["spec"]["hostnames"] = ["testers.example"]
+        case "VirtualService":
+            given["spec"]["tls"] = given["spec"]["http"]
+        case "Ingress":
+            del left["metadata"]["annotations"][NGINX]
+        case "FeatureFlag":
+            given["spec"]["flagSpec"]["flags"]["shop"]["defaultVariant"] = "canary"
+            left["spec"]["flagSpec"]["flags"]["shop"] |= {"defaultVariant": "canary", "targeting": {}}
+        case "Deployment":
+            left = a_deployment(labels={"app": "shop"})
+    return given, left, 250 if kind in ("HTTPRoute", "VirtualService") else 1000
+
+
+# A TrafficSplit has nothing of which less would be more.
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "TrafficSplit"])
+def test_taking_away_leaves_no_time(shop: Guarded, kind: str) -> None:
+    """The API server stamps what is given; what is taken away shows the times of earlier writes, or invented ones."""
+    given, left, share = of_which_is_left(kind)
+    shop.approve(share, standing=str(share))
+    assert shop.write(given, "create") == ""
+
+    def said(time: str = "") -> str:
+        body = shop.cluster.get(kind, given["metadata"]["name"])
+        body["metadata"]["annotations"] = left["metadata"]["annotations"]
+        if kind == "Deployment":
+            del body["metadata"]["resourceVersion"]  # its controller writes, too
+        if time:
+            kept = {"operation": "Update", "apiVersion": given["apiVersion"], "fieldsType": "FieldsV1", "time": time}
+            body["metadata"]["managedFields"] = [{**kept, "manager": "me", "fieldsV1": {"f:spec": {}}}]
+        return shop.judge_as_sent(body | {"spec": left["spec"]})
+
+    assert said() == ""
+    end = shop.let_lapse(share, 50)
+    for time in ("", "2020-01-01T00:00:00Z"):
+        assert f"ends at {end}, and managedFields do not tell when this is written" in said(time)
+    shop.approve(share, standing="25", approved_until=LATER)
+    assert f"ends at {LATER}, and managedFields do not tell when this is written" in said()
+
+
+def test_an_object_without_managed_fields_gets_them_back(shop: Guarded) -> None:
+    shop.approve(250, approved_until=LATER)
+    assert shop.write(of_shop(125), "create") == ""
+    reset = json.dumps({"metadata": {"managedFields": [{}]}})
+    assert shop.kubectl("patch", "trafficsplit", "shop-rollout", "--type=merge", "-p", reset) == ""
+    told = (
+        f"TrafficSplit shop-rollout: a canary share of 25% is above the 0% that stands; the gate's approval of 25% for "
+        f"change {CHANGE} ends at {LATER}, and managedFields do not tell when this is written; "
+        f"run: parallelchange gate {CHANGE} --to 25%"
+    )
+    assert shop.judge_instead(of_shop(250)) == told
+    assert shop.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", body=of_shop(250)) == ""
+
+
+def test_a_scale_has_no_time(shop: Guarded) -> None:
+    assert shop.write(a_deployment()) == ""
+    shop.approve(1000, standing="500", approved_until=LATER)
+    assert shop.kubectl("scale", "deployment/shop", "--replicas=0") == (
+        "Deployment shop: without replicas the old version of service shop gets traffic and has no pods, and 50% "
+        f"stands; the gate's approval of 100% for change {CHANGE} ends at {LATER}, and managedFields do not tell when "
+        f"this is written; run: parallelchange gate {CHANGE} --to 100%"
+    )
+    none = json.dumps({"spec": {"replicas": 0}})
+    assert shop.kubectl("patch", "deployment", "shop", "--dry-run=server", "-p", none) == ""
+    assert shop.kubectl("scale", "deployment/shop", "--replicas=2") == ""
+    shop.let_lapse(1000, 250)
+    assert "has ended at" in shop.kubectl("patch", "deployment", "shop", "--dry-run=server", "-p", none)
+    shop.approve(1000, standing="1000")
+    assert shop.kubectl("scale", "deployment/shop", "--replicas=0") == ""
+
+
+def test_what_else_an_approval_allows_ends_with_it(shop: Guarded) -> None:
+    mirrored = a_virtual_service({"shop-stable": None}, mirror={"host": "shop-canary"})
+    copy = {"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "shop-canary", "port": 80}}}
+    route = a_route({"backendRefs": [_ref("shop-stable", 1)], "filters": [copy]})
+    by_header = an_ingress("shop-canary", **{"": "true", "_by_header": "x-canary"})
+    bodies = mirrored, route, by_header
+    shop.approve(50, approved_until=LATER)
+    assert [shop.judge(body) for body in bodies] == ["", "", ""]
+    end = shop.let_lapse(51, 0)
+    past = f"and 0% stands; the gate's approval of 5.1% for change {CHANGE} has ended at {end}; run: "
+    assert all(past in shop.judge(body) for body in bodies)
+    flag = a_flag(fractional(["stable", 1]), default="canary")
+    shop.let_lapse(1000, 999)
+    assert "is not stable, and 99.9% stands; the gate's approval of 100%" in shop.judge(flag)
+    shop.let_lapse(999, 1000)
+    assert shop.judge(flag) == ""
+
+
+def test_deleting_does_not_wait_for_approvals(shop: Guarded) -> None:
+    bodies = (
+        *(a_split({"cart": 1}, service="cart"), a_route({"cart": 1}), a_virtual_service({"cart": 1})),
+        a_flag({}, key="cart"),
+    )
+    shop.cluster.apply(bodies)
+    shop.cluster.apply(a_deployment("shop-canary", NEW))
+    shop.let_lapse(250, 50)
+    for body in (*bodies, a_deployment("shop-canary")):
+        assert shop.delete(body["kind"].lower(), body["metadata"]["name"]) == ""
 
 
 # --- HTTPRoute ------------------------------------------------------------------------------------------------------
@@ -926,6 +1209,74 @@ def test_images_and_selectors_that_nobody_named_are_not_looked_at(shop: Guarded)
     assert "none of its images" in shop.judge(a_deployment(image="another:1"))  # named in the approvals
 
 
+# --- Service --------------------------------------------------------------------------------------------------------
+
+
+def test_a_service_stays_on_its_pods(shop: Guarded) -> None:
+    shop.approve(1000, old_backends="shop-stable,shop-baseline,shop-v1")
+    names = ("shop", "shop-stable", "shop-baseline", "shop-canary", "shop-v1")
+    shop.cluster.apply([a_service(name) for name in names])
+    away = {"spec": {"type": "ExternalName", "externalName": "elsewhere.example", "selector": {"app": "shop"}}}
+    for name in names:
+        told = (
+            f"Service {name}: another selector or externalName moves traffic of service shop past its split, so both "
+            f"stay as they are until change {CHANGE} is contracted; move it with the split, or run: parallelchange "
+            f"contract {CHANGE}"
+        )
+        assert shop.write(a_service(name, app="shop", tier="canary")) == told
+        assert shop.judge_instead(a_service(name, app="cart")) == told
+        patch = ("patch", "service", name, "--type=merge", "-p")
+        assert shop.kubectl(*patch, json.dumps({"spec": {"selector": None}})) == told
+        assert shop.kubectl(*patch, json.dumps(away)) == told
+        # Which port, which node and whose turn it is are the operator's.
+        free = {"type": "NodePort", "sessionAffinity": "ClientIP", "ports": [{"port": 80, "targetPort": 8080}]}
+        assert shop.kubectl(*patch, json.dumps({"spec": free, "metadata": {"labels": {"team": "a"}}})) == ""
+        assert shop.kubectl("annotate", "service", name, "note=1") == ""
+    shop.approve(1000, contracted="true")
+    for name in names:
+        assert shop.kubectl("patch", "service", name, "--type=merge", "-p", json.dumps(away)) == ""
+        assert shop.delete("service", name) == ""
+
+
+def test_where_an_external_name_leads_stays(shop: Guarded) -> None:
+    away = an_object("v1", "Service", "shop-stable", {"type": "ExternalName", "externalName": "old.example"})
+    assert shop.write(away, "create") == ""
+    told = "Service shop-stable: another selector or externalName moves traffic of service shop past its split"
+    patch = ("patch", "service", "shop-stable", "--type=merge", "-p")
+    assert told in shop.kubectl(*patch, json.dumps({"spec": {"externalName": "new.example"}}))
+    back = {"spec": {"type": "ClusterIP", "externalName": None, "ports": [{"port": 80}]}}
+    assert told in shop.kubectl(*patch, json.dumps(back))
+    assert told in shop.kubectl(*patch, json.dumps({"spec": back["spec"] | {"externalName": "old.example"}}))
+
+
+def test_a_service_that_traffic_goes_through_stays(shop: Guarded) -> None:
+    shop.approve(1000, old_backends="shop-stable,shop-baseline,shop-v1")
+    shop.cluster.apply([a_service(f"shop{end}") for end in ("", "-stable", "-baseline", "-canary", "-v1", "-v2")])
+    for name in ("shop", "shop-stable", "shop-v1"):
+        assert shop.delete("service", name) == (
+            f"Service {name}: traffic of service shop goes through it, so it stays until change {CHANGE} is "
+            f"contracted; run: parallelchange contract {CHANGE}"
+        )
+    for name in ("shop-baseline", "shop-canary", "shop-v2"):
+        assert shop.delete("service", name) == ""
+        assert shop.write(a_service(name), "create") == ""
+    # Once the new version is the stable one, the names stay.
+    shop.approve(999, old_backends="")
+    assert "it stays until" in shop.delete("service", "shop-stable")
+    assert shop.delete("service", "shop-v1") == ""
+
+
+def test_a_service_has_its_glass(shop: Guarded) -> None:
+    assert shop.write(a_service()) == ""
+    other = a_service(app="cart")
+    assert "moves traffic" in shop.write(because(other, " "))
+    assert shop.write(because(other, "drill")) == ""
+    assert audited(shop.cluster, "service") == ["admin: drill"]
+    assert "moves traffic" in shop.write(because(a_service(), "drill"))
+    assert shop.delete("service", "shop") == ""
+    assert audited(shop.cluster, "service") == ["admin: drill", "admin: drill"]
+
+
 # --- the approvals --------------------------------------------------------------------------------------------------
 
 
@@ -956,9 +1307,13 @@ def test_only_the_gate_approves(shop: Guarded) -> None:
 
 def test_new_approvals_approve_nothing(shop: Guarded) -> None:
     cart = {**SHOP, "service": "cart"}
-    for data in ({"approved": "1"}, {"approved": ""}, {"contracted": "true"}):
+    for data in (
+        *({"approved": "1"}, {"approved": ""}, {"contracted": "true"}),
+        *({"standing": "1"}, {"standing": ""}, {"approved-until": LATER}),
+    ):
         assert "only system:serviceaccount:" in shop.judge(approvals({**cart, **data}))
-    assert shop.judge(approvals(cart)) == ""
+    for data in ({}, {"standing": "0"}, {"approved-until": ""}, {"standing": "0", "approved-until": ""}):
+        assert shop.judge(approvals({**cart, **data})) == ""
     assert shop.kubectl("create", "-f", "-", body=approvals(cart, approved="7"), kubeconfig=shop.gate) == ""
     # A ConfigMap that is no approvals yet is not made one by its label.
     plain = approvals({**cart, "service": "till"})
@@ -976,9 +1331,28 @@ def test_approvals_that_nobody_could_read_are_refused_to_the_gate_as_well(shop: 
         {"approved": "-1"},
         {"contracted": "yes"},
         {"service": "cart"},
+        {"standing": "5%"},
+        {"standing": ""},
+        {"standing": "1001"},
+        {"approved-until": "tomorrow"},
+        {"approved-until": "2026-11-23"},
+        {"approved-until": "2026-11-23T09:00:00+01:00"},
+        {"approved-until": "2026-11-23T09:00:00.5Z"},
+        {"approved-until": f" {LATER}"},
     ):
         patch = ("patch", "configmap", name, "--type=merge", "-p", json.dumps({"data": data}))
-        assert "approved as a whole number of thousandths (0 to 1000)" in shop.kubectl(*patch, kubeconfig=shop.gate)
+        assert shop.kubectl(*patch, kubeconfig=shop.gate) == (
+            f"ConfigMap {name}: approvals need a service that is also the value of label {APPROVALS}, approved as a "
+            "whole number of thousandths (0 to 1000), standing likewise or not at all, approved-until as a time like "
+            f"2026-11-23T09:00:00Z or empty, and contracted as true or false; for change {CHANGE} run: parallelchange "
+            f"gate {CHANGE} --to <share>"
+        )
+    for time in ("2026-02-30T09:00:00Z", "2026-11-23T25:00:00Z"):
+        patch = ("patch", "configmap", name, "--type=merge", "-p", json.dumps({"data": {"approved-until": time}}))
+        assert "type conversion error" in shop.kubectl(*patch, kubeconfig=shop.gate)
+    for data in ({"standing": "1000"}, {"standing": None}, {"approved-until": LATER}, {"approved-until": ""}):
+        patch = ("patch", "configmap", name, "--type=merge", "-p", json.dumps({"data": data}))
+        assert shop.kubectl(*patch, kubeconfig=shop.gate) == ""
 
 
 def test_the_glass_of_approvals(shop: Guarded) -> None:
@@ -998,7 +1372,10 @@ def test_other_configmaps_are_free(shop: Guarded) -> None:
 def test_a_guarded_namespace_can_be_deleted(guard: ControlPlane, approvals_first: bool) -> None:
     shop = Guarded(guard.new_cluster())
     shop.protect(SHOP)
-    bodies = of_shop(0), a_route({"shop-stable": 1}), a_virtual_service({"shop-stable": 1}), a_flag({}), a_deployment()
+    bodies = (
+        *(of_shop(0), a_route({"shop-stable": 1}), a_virtual_service({"shop-stable": 1}), a_flag({})),
+        *(a_deployment(), a_service()),
+    )
     shop.cluster.apply(bodies)
     for body in bodies:
         assert "until change" in shop.delete(body["kind"].lower(), body["metadata"]["name"])
@@ -1012,14 +1389,27 @@ def test_a_guarded_namespace_can_be_deleted(guard: ControlPlane, approvals_first
 # --- what it costs --------------------------------------------------------------------------------------------------
 
 
-def test_large_objects_are_judged_within_the_cost_limit(shop: Guarded) -> None:
-    shop.approve(50, old_backends=",".join(["shop-stable", *(f"shop-old-{number}" for number in range(20))]))
+@pytest.mark.parametrize("until", ["", LATER])
+def test_large_objects_are_judged_within_the_cost_limit(shop: Guarded, until: str) -> None:
+    old = ",".join(["shop-stable", *(f"shop-old-{number}" for number in range(20))])
+    shop.approve(50, standing="0", approved_until=until, old_backends=old)
     for make in (a_route, a_virtual_service):
         wide = {"shop-stable": 950} | {f"elsewhere-{number}": 0 for number in range(14)} | {"shop-canary": 50}
         rules = [wide] * (15 if make is a_route else 50)
         assert shop.judge(make(*rules)) == ""
-        assert "a canary share of 5.2%" in shop.judge(make(*rules, {**wide, "shop-canary": 52}))
+        assert shop.write(make(*rules[1:], {**wide, "shop-canary": 49}), "create") == ""
+        assert shop.judge_instead(make(*rules)) == ""
+        for judge in (shop.judge, shop.judge_instead):
+            assert "a canary share of 5.2%" in judge(make(*rules, {**wide, "shop-canary": 52}))
     many = {f"shop-old-{number}": 1 for number in range(20)} | {f"unknown-{number}": 0 for number in range(80)}
     assert shop.judge(a_split(many)) == ""
     assert shop.judge(a_split({**many, "shop-canary": 1})) == ""
-    assert "a canary share of 9.1%" in shop.judge(a_split({**many, "shop-canary": 2}))
+    assert shop.write(a_split(many), "create") == ""
+    assert shop.judge_instead(a_split({**many, "shop-canary": 1})) == ""
+    assert "a canary share of 9.1%" in shop.judge_instead(a_split({**many, "shop-canary": 2}))
+    large = a_deployment()
+    spec = large["spec"]["template"]["spec"]
+    spec["containers"] += [{"name": f"beside-{number}", "image": f"beside:{number}"} for number in range(50)]
+    assert shop.write(large, "create") == ""
+    assert shop.kubectl("set", "image", "deployment/shop", "beside-49=beside:50") == ""
+    assert "would get the share" in shop.kubectl("set", "image", "deployment/shop", f"beside-49={NEW}")

@@ -249,7 +249,7 @@ GOOD = metrics.MetricsFact(
         ({"success_ok": False, "success_rate": 0.5}, (FAIL, "success-rate")),
         ({"latency_ok": False, "p99_ms": 900.0}, (FAIL, "latency")),
         ({"success_ok": False, "latency_ok": False}, (FAIL, "success-rate", "latency")),
-        ({"latency_ok": None, "p99_ms": None}, (UNKNOWN, "few")),
+        ({"latency_ok": None, "p99_ms": None}, (UNKNOWN, "untold")),
         # Old or few figures prove neither good nor bad.
         ({"success_ok": False, "age": 60.0}, (UNKNOWN, "no-data")),
         ({"success_ok": False, "requests": 3}, (UNKNOWN, "few")),

@@ -9,7 +9,7 @@ from parallelchange.adapters.kubernetes.kinds import CONFIG_MAP
 from parallelchange.adapters.kubernetes.routers.base import ClusterRouter
 from parallelchange.change import Change
 from parallelchange.errors import Busy, Unavailable
-from parallelchange.layout import Approval, approvals_name
+from parallelchange.layout import LAYOUTS, Approval, Role, approvals_name
 
 __all__ = ["Approvals"]
 
@@ -46,15 +46,22 @@ class Approvals:
             live = self.cluster.find(CONFIG_MAP, self.name)
             if live is None:
                 return
+            old, seen = self.router.old_backends(), self.router.running.look()
+            service = self.change.traffic.service
+            baseline = LAYOUTS[self.change.traffic.layout].service(service, Role.BASELINE)
+            # The baseline goes and comes with a pipeline's increments; it brings nothing back.
+            kept = {name for each in old if each != baseline for name in seen.behind(each).deployments}
             data = {
                 Approval.CHANGE: self.change.name,
-                Approval.SERVICE: self.change.traffic.service,
+                Approval.SERVICE: service,
                 Approval.APPROVED: str(weight),
                 Approval.UNTIL: _rfc3339(until),
                 Approval.OLD_IMAGE: self.change.old.image or "",
                 Approval.NEW_IMAGE: self.change.new.image or "",
                 # None, once a pipeline has rolled the new version out as stable: then all traffic is the new one's.
-                Approval.OLD_BACKENDS: ",".join(self.router.old_backends()),
+                Approval.OLD_BACKENDS: ",".join(old),
+                Approval.OLD_DEPLOYMENTS: ",".join(sorted(kept)),
+                Approval.SELECTOR: ",".join(f"{key}={value}" for key, value in sorted(seen.selector(service).items())),
                 Approval.CONTRACTED: "false",
             }
             if until is None:

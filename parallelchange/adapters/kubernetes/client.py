@@ -301,7 +301,7 @@ class Cluster:
         if connection.believed:
             return
         try:
-            self._send("get", "/readyz")
+            _ = self._send("get", "/readyz").data  # what is read is let go of
         except Exception as error:
             if getattr(error, "status", None) not in _NOT_BELIEVED:
                 raise
