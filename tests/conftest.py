@@ -60,7 +60,7 @@ def database(postgres: Any) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def control_plane() -> Iterator[Any]:
-    """A real Kubernetes control plane; its tests carry `xdist_group("cluster")`, so that there is only one."""
+    """A real Kubernetes control plane; its tests are in few `xdist_group`s, since each worker has its own."""
     from helpers.controlplane import ControlPlane, NoControlPlane, find_tools
 
     try:

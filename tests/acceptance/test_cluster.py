@@ -24,7 +24,7 @@ from parallelchange.local.checker import check
 from parallelchange.local.shop import ShopStage
 from parallelchange.model import format_weight
 
-pytestmark = pytest.mark.xdist_group("cluster")
+pytestmark = pytest.mark.xdist_group("demo")  # as heavy as a demo, so never beside one
 
 SPLIT = "shop-azure-pipelines-rollout"
 ROWS = 20_000

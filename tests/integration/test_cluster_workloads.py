@@ -361,17 +361,21 @@ def data(cluster: Cluster) -> dict[str, str]:
 
 
 def test_approvals_follow_what_the_gates_say(cluster: Cluster, parts: Callable[..., Parts]) -> None:
-    cluster.apply([*shop(), approvals(**{Approval.OLD_BACKENDS: "", Approval.CHANGE: "another"})])
+    stale = {
+        Approval.OLD_BACKENDS: "",
+        Approval.CHANGE: "another",
+        Approval.OLD_DEPLOYMENTS: "x",
+        Approval.SELECTOR: "x=y",
+    }
+    cluster.apply([*shop(), approvals(**stale)])
     one = parts()
-    before = data(cluster)
     one.approvals.allow(125)
     found = data(cluster)
     assert found[Approval.APPROVED] == "125"
     assert found[Approval.CHANGE] == "split-name"
     assert found[Approval.OLD_BACKENDS] == STABLE
     assert (found[Approval.OLD_IMAGE], found[Approval.NEW_IMAGE]) == (IMAGES["v1"], IMAGES["v2"])
-    for key in (Approval.OLD_DEPLOYMENTS, Approval.SELECTOR):
-        assert found[key] == before[key], "what was installed stays"
+    assert (found[Approval.OLD_DEPLOYMENTS], found[Approval.SELECTOR]) == ("shop", "app=shop")
     one.approvals.allow(0)
     assert data(cluster)[Approval.APPROVED] == "0"
     one.approvals.release()
@@ -414,6 +418,11 @@ def test_a_backend_of_the_new_version_is_never_called_old(
     cluster.kubectl("delete", "deployment/shop-baseline", "service/shop-baseline")
     one.approvals.allow(1000)
     assert data(cluster)[Approval.OLD_BACKENDS] == "", "all that is left is the new version"
+    # What brings the old version back, and which pods are behind the Service, is still known and still held.
+    cluster.kubectl("delete", "service", "shop")
+    one.approvals.allow(1000)
+    assert (data(cluster)[Approval.OLD_DEPLOYMENTS], data(cluster)[Approval.SELECTOR]) == ("shop", "app=shop")
+    cluster.apply(service("shop"))
 
     # A split whose weights say nothing still has its backends.
     put(cluster, "smi", [(STABLE, 0), (CANARY, 0)])

@@ -19,7 +19,7 @@ from helpers.controlplane import CRDS, TOOLS, Cluster, ControlPlane, NoControlPl
 from helpers.kubelet import Kubelet, image_id
 from kubernetes import client, config
 
-pytestmark = pytest.mark.xdist_group("cluster")
+pytestmark = pytest.mark.xdist_group("cluster-2")
 
 SPLITS = "trafficsplits.{version}.split.smi-spec.io"
 IMAGE = "registry.test:5000/shop:1.0"

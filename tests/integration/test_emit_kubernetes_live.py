@@ -27,7 +27,7 @@ from parallelchange.change import Change
 from parallelchange.emit.kubernetes import Options, emit, parse, write
 from parallelchange.layout import LAYOUTS
 
-pytestmark = pytest.mark.xdist_group("cluster")
+pytestmark = pytest.mark.xdist_group("cluster-2")
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOP = ROOT / "examples" / "01_split_customer_name" / "deploy" / "shop.yaml"

@@ -20,7 +20,7 @@ from ruamel.yaml import YAML
 
 from parallelchange.layout import APPROVALS, BREAK_GLASS, LAYOUTS, SERVICE_ACCOUNT, Approval, approvals_name
 
-pytestmark = pytest.mark.xdist_group("cluster")
+pytestmark = pytest.mark.xdist_group("cluster-2")
 
 GUARD = files("parallelchange") / "emit" / "kubernetes" / "guard"
 CHANGE = "split-customer-name"

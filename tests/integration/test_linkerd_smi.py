@@ -18,7 +18,7 @@ from parallelchange.adapters.kubernetes.kinds import TRAFFIC_SPLIT
 from parallelchange.adapters.kubernetes.routers import make_router
 from parallelchange.adapters.kubernetes.running import Running
 
-pytestmark = pytest.mark.xdist_group("cluster")
+pytestmark = pytest.mark.xdist_group("cluster-2")
 
 WEIGHTS = (0, 1, 50, 125, 250, 500, 999, 1000)
 

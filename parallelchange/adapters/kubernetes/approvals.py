@@ -60,10 +60,14 @@ class Approvals:
                 Approval.NEW_IMAGE: self.change.new.image or "",
                 # None, once a pipeline has rolled the new version out as stable: then all traffic is the new one's.
                 Approval.OLD_BACKENDS: ",".join(old),
-                Approval.OLD_DEPLOYMENTS: ",".join(sorted(kept)),
-                Approval.SELECTOR: ",".join(f"{key}={value}" for key, value in sorted(seen.selector(service).items())),
                 Approval.CONTRACTED: "false",
             }
+            told = {
+                Approval.OLD_DEPLOYMENTS: ",".join(sorted(kept)),
+                Approval.SELECTOR: ",".join(f"{key}={value}" for key, value in sorted(seen.selector(service).items())),
+            }
+            # A Service that is gone or a Deployment that is changing must not open the door: what was known stays.
+            data |= {key: value for key, value in told.items() if value}
             if until is None:
                 data[Approval.STANDING] = str(weight)
             if self._write(live["metadata"]["resourceVersion"], data):

@@ -10,7 +10,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from parallelchange.adapters.kubernetes.failures import UNAUTHORIZED, away, first_line, is_transient, refused
+from parallelchange.adapters.kubernetes.failures import (
+    UNAUTHORIZED,
+    away,
+    first_line,
+    is_by_policy,
+    is_transient,
+    refused,
+)
 from parallelchange.adapters.kubernetes.kinds import Kind
 from parallelchange.errors import Busy, Gone, NotFound, Unavailable, Uncertain, UsageError
 
@@ -25,8 +32,8 @@ _TIMEOUT = (3.05, 10.0)
 """Seconds to connect, and to wait for an answer."""
 _PATIENCE = 30.0
 """Seconds for which an API server that is away is waited for."""
-_NOT_BELIEVED = frozenset({403, 404})
-"""What one that is just starting may answer as well: it is believed once it is ready."""
+_DOUBTED = frozenset({403, 404})
+"""What one that is just starting answers as well, to what is there and what is granted."""
 _HIDDEN = 5.0
 """Seconds after which one that will not say whether it is ready counts as ready: it tells nobody."""
 _IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -106,9 +113,6 @@ class _Connection:
         self._make = make
         self._made: Any = None
         self._lock = threading.Lock()
-        # Whether the API server was seen to be ready, and no outage was seen since. While it starts, what is there
-        # may be answered with "not found" and what is granted with "forbidden", even the question whether it is ready.
-        self.believed = False
         self.hidden_since: float | None = None
 
     def client(self) -> Any:
@@ -260,34 +264,32 @@ class Cluster:
         except (HTTPError, _NoObject) as error:
             raise away(self.name, method, what, first_line(error)) from None
         except Exception as error:
-            answered = error.answer if isinstance(error, _Starting) else error
-            if not isinstance(getattr(answered, "status", None), int):
+            if not isinstance(getattr(error, "status", None), int):
                 raise
-            told = refused(self.name, method, what, answered)
+            told = refused(self.name, method, what, error)
+            if isinstance(error, _Starting):
+                raise away(self.name, method, what, f"it is not ready, and says: {told.message}") from None
             if method == "get" or not unanswered or isinstance(told, Busy | Uncertain):
                 raise told from None
             # What became of the tries before this one is not known.
             raise away(self.name, method, what, f"and later it said: {told.message}") from None
 
     def _ask(self, method: str, path: str, options: Mapping[str, Any]) -> Object:
-        for attempt in (1, 2):
+        renewed = ready = False
+        while True:
             try:
-                self._see_ready()
                 return _object(self._send(method, path, **options).data)
             except Exception as error:
                 status = getattr(error, "status", None)
-                if is_transient(error):
-                    self._connection.believed = False
-                    raise
-                if attempt == 1 and status == UNAUTHORIZED:
+                if status == UNAUTHORIZED and not renewed:
+                    renewed = True
                     self.close()  # a token may have been renewed beside us since the client was made
-                elif attempt == 1 and status in _NOT_BELIEVED:
-                    self._connection.believed = False
-                elif status in _NOT_BELIEVED and not self._connection.believed:
-                    raise _Starting(error) from None
+                elif status in _DOUBTED and not ready and not is_by_policy(error):
+                    if not self._is_ready():
+                        raise _Starting(error) from None
+                    ready = True  # what it says from now on counts
                 else:
                     raise
-        raise AssertionError
 
     def _send(self, method: str, path: str, **options: Any) -> Any:
         timeout = tuple(min(seconds, self.patience) for seconds in _TIMEOUT)
@@ -295,20 +297,20 @@ class Cluster:
             method, path, **{"serialize": False, "_request_timeout": timeout, **options}
         )
 
-    def _see_ready(self) -> None:
-        """Let an API server that is still starting count as away."""
+    def _is_ready(self) -> bool:
+        """Whether the API server says that it has started; one that never tells us counts as ready after a while."""
         connection = self._connection
-        if connection.believed:
-            return
         try:
             _ = self._send("get", "/readyz").data  # what is read is let go of
         except Exception as error:
-            if getattr(error, "status", None) not in _NOT_BELIEVED:
+            if is_transient(error):
+                return False
+            if getattr(error, "status", None) not in _DOUBTED:
                 raise
             connection.hidden_since = connection.hidden_since or time.monotonic()
-            connection.believed = time.monotonic() - connection.hidden_since >= _HIDDEN
-        else:
-            connection.believed, connection.hidden_since = True, None
+            return time.monotonic() - connection.hidden_since >= _HIDDEN
+        connection.hidden_since = None
+        return True
 
     def stream(self, kind: Kind, resource_version: str, seconds: float) -> Iterator[tuple[str, str]]:
         """Type of each event of a watch and the version to go on from, until it ends.
@@ -349,7 +351,6 @@ class Cluster:
                 raise Gone(f"watch of {kind.resource}: its version is too old") from None
             raise Unavailable(f"watch of {kind.resource}: {first_line(error)}") from None
         except (HTTPError, ValueError, OSError) as error:
-            self._connection.believed = False
             raise Unavailable(f"watch of {kind.resource} broke off: {first_line(error)}") from None
 
     def close(self) -> None:
@@ -360,9 +361,9 @@ class Cluster:
 class _Starting(Exception):
     """An answer of an API server that may still be starting."""
 
-    def __init__(self, answer: Exception) -> None:
+    def __init__(self, answer: Any) -> None:
         super().__init__(str(answer))
-        self.answer = answer
+        self.status, self.body, self.reason = answer.status, answer.body, answer.reason
 
 
 class _NoObject(Exception):

@@ -14,7 +14,7 @@ from parallelchange.errors import (
     Uncertain,
 )
 
-__all__ = ["away", "first_line", "is_transient", "refused"]
+__all__ = ["away", "first_line", "is_by_policy", "is_transient", "refused"]
 
 UNAUTHORIZED = 401
 _POLICY = "ValidatingAdmissionPolicy"
@@ -30,6 +30,11 @@ def is_transient(error: BaseException) -> bool:
     if getattr(error, "status", None) in _TRANSIENT:
         return _LASTING not in str(getattr(error, "reason", ""))
     return isinstance(error, HTTPError)
+
+
+def is_by_policy(error: Exception) -> bool:
+    """Whether a policy has refused it."""
+    return _POLICY in _message(error)
 
 
 def away(cluster: str, method: str, what: str, told: str) -> Unavailable:
@@ -59,7 +64,7 @@ def refused(cluster: str, method: str, what: str, error: Exception) -> ParallelC
     status, message = getattr(error, "status", 0), _message(error)
     if status in _TRANSIENT:
         return away(cluster, method, what, message)
-    if _POLICY in message:
+    if is_by_policy(error):
         return Blocked(f"{cluster}: {what} is refused: {message}", hint="see `parallelchange status`")
     match status:
         case 401:

@@ -112,10 +112,14 @@ def newest_served(cluster: Cluster, kind: Kind) -> Kind:
             continue
         if any(item["name"] == kind.plural for item in listed.get("resources") or ()):
             return kind.at(version)
-    raise NotFound(
-        f"{cluster.name}: the API server serves no version of {kind.resource}",
-        hint=f"install its CRD, or serve a version of it again: kubectl get crd {kind.resource}",
-    )
+    try:
+        cluster.all(kind)  # one that is starting may not list yet what it serves
+    except NotFound:
+        raise NotFound(
+            f"{cluster.name}: the API server serves no version of {kind.resource}",
+            hint=f"install its CRD, or serve a version of it again: kubectl get crd {kind.resource}",
+        ) from None
+    return kind
 
 
 def only_one(cluster: Cluster, kind: Kind, found: list[Object], service: str, what: str) -> Object:
