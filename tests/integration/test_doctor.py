@@ -127,7 +127,7 @@ def with_proxy(objects: list[dict[str, object]]) -> list[dict[str, object]]:
 def test_a_cluster_that_is_as_it_should_be(cluster: Cluster, kubelet: Kubelet) -> None:
     cluster.apply(with_proxy(shop("smi")))
     cluster.apply([profile(cluster), approvals()])
-    for name in ("trafficsplit", "deployment"):
+    for name in ("trafficsplit", "deployment", "service"):
         cluster.kubectl("apply", "-f", str(GUARD / f"{name}.yaml"))
     wait_ready(cluster)
     cluster.kubectl("label", "namespace", cluster.namespace, "parallelchange/guarded=true")

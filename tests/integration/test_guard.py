@@ -947,6 +947,14 @@ def test_a_canary_ingress_is_held_to_the_share(shop: Guarded) -> None:
     assert "a canary share of 100%" in shop.kubectl(*annotate, f"{NGINX}=false")
     assert shop.kubectl(*annotate, f"{NGINX}-weight=49") == ""
 
+    def through_status(document: Any) -> str:
+        patch = ("--subresource=status", "--type=merge", f"--patch={json.dumps(document)}")
+        return shop.kubectl("patch", "ingress", "shop-canary", *patch)
+
+    # What is written into the status may carry annotations with it.
+    assert "a canary share of 10%" in through_status({"metadata": {"annotations": {f"{NGINX}-weight": "100"}}})
+    assert through_status({"status": {"loadBalancer": {"ingress": [{"ip": "10.0.0.1"}]}}}) == ""
+
 
 def test_what_an_ingress_sends_where(shop: Guarded) -> None:
     shop.approve(50)

@@ -38,6 +38,7 @@ _OLDEST = (1, 30)
 """ValidatingAdmissionPolicy is stable from Kubernetes 1.30 on."""
 _SKEW = 5.0
 _PROXIES = {"smi": "linkerd-proxy", "gateway-api": "linkerd-proxy", "istio": "istio-proxy"}
+_ALWAYS = (("parallelchange-deployment", POLICY), ("parallelchange-service", POLICY))
 _POLICIES = {
     "smi": "trafficsplit",
     "gateway-api": "httproute",
@@ -254,7 +255,7 @@ def _guard(change: Change, cluster: Cluster) -> Iterator[Check]:
     section = Section("guard")
     install = "apply `guard/cluster` of what `parallelchange emit kubernetes` writes, as a cluster admin"
     policy = f"parallelchange-{_POLICIES[change.traffic.router]}"
-    for name, kind in ((policy, POLICY), (policy, POLICY_BINDING), ("parallelchange-deployment", POLICY)):
+    for name, kind in ((policy, POLICY), (policy, POLICY_BINDING), *_ALWAYS):
         try:
             there: bool | None = cluster.find(kind, name) is not None
         except Denied:
