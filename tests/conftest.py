@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,17 @@ _numbers = count(1)
 # A slow day is no failure: how long things take is for benchmarks to say.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Run no demo beside what works a control plane: it is timed in milliseconds, and there are two cores."""
+    group, run = item.get_closest_marker("xdist_group"), os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    if group is None or run is None:
+        return (yield)
+    with (Path(tempfile.gettempdir()) / f"parallelchange-{run}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX if group.args[0] == "demo" else fcntl.LOCK_SH)
+        return (yield)
 
 
 @pytest.fixture(scope="session")

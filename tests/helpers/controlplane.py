@@ -83,6 +83,10 @@ _AUDIT_POLICY: dict[str, Any] = {
 }
 
 
+_KINDLY = ("nice", "-n", "15")
+"""Nobody waits for a control plane in milliseconds; the apps of a demo, which run beside it, are timed in them."""
+
+
 class NoControlPlane(Exception):
     """There is none to be had on this machine, for the reason it says."""
 
@@ -206,7 +210,7 @@ class ControlPlane:
             Unavailable: A server does not come up; the message has the end of its log.
         """
         try:
-            self._etcd = Child(self._etcd_command(), log=self.folder / "etcd.log")
+            self._etcd = Child([*_KINDLY, *self._etcd_command()], log=self.folder / "etcd.log")
             self.start_api()
             if any(CRDS.glob("*.yaml")):
                 self.kubectl("create", "-f", str(CRDS))
@@ -238,7 +242,7 @@ class ControlPlane:
         The controllers are started anew: after an outage they would wait for up to half a minute by themselves.
         """
         log = self.folder / "apiserver.log"
-        api = self._api = Child(self._api_command(), log=log)
+        api = self._api = Child([*_KINDLY, *self._api_command()], log=log)
 
         def ready() -> bool:
             if api.exit_code is not None:
@@ -251,7 +255,7 @@ class ControlPlane:
             raise Unavailable(f"kube-apiserver is not ready after {STARTED:g} s:\n{last_lines(log)}") from None
         if self._controllers is not None:
             _kill(self._controllers)
-        self._controllers = Child(self._controllers_command(), log=self.folder / "controllers.log")
+        self._controllers = Child([*_KINDLY, *self._controllers_command()], log=self.folder / "controllers.log")
 
     def pause_api(self) -> None:
         """Stop the API server in its tracks: connections stay open and nothing is answered."""
@@ -301,7 +305,7 @@ class ControlPlane:
     ) -> subprocess.CompletedProcess[str]:
         """Run kubectl, as the administrator unless told otherwise."""
         ended = subprocess.run(
-            [str(self.tools["kubectl"]), "--kubeconfig", str(kubeconfig or self.kubeconfig), *args],
+            [*_KINDLY, str(self.tools["kubectl"]), "--kubeconfig", str(kubeconfig or self.kubeconfig), *args],
             input=input,
             stdin=subprocess.DEVNULL if input is None else None,
             capture_output=True,

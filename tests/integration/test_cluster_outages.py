@@ -246,9 +246,10 @@ def test_a_write_that_went_through_before_a_long_outage_is_uncertain_and_never_s
 ) -> None:
     cluster.apply(shop())
     with Wire(cluster) as wire:
-        one = parts(kubeconfig=wire.kubeconfig, patience=1.0)
+        one = parts(kubeconfig=wire.kubeconfig)
 
         def cut() -> None:
+            one.client.patience = 1.0
             wire.dead.set()
             wire.lose_the_next_answer()
 
@@ -294,11 +295,17 @@ def test_a_write_into_a_server_that_is_stopped_is_uncertain_and_can_be_done_afte
     cluster: Cluster, parts: Callable[..., Parts], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster.apply(shop())
-    one = parts(patience=1.0)
-    before_the_write(one, monkeypatch, cluster.plane.stop_api)
+    one = parts()
+
+    def stop() -> None:
+        one.client.patience = 1.0
+        cluster.plane.stop_api()
+
+    before_the_write(one, monkeypatch, stop)
     with pytest.raises(Uncertain) as uncertain:
         one.send(250)
     assert uncertain.value.exit_code == 3
+    one.client.patience = LONG
     cluster.plane.start_api()
     assert canary(cluster) == 0
     wait_until(lambda: attempt(one.router.get), what="an answer")
@@ -321,7 +328,7 @@ def test_a_write_into_a_server_that_hangs_is_done_once_it_goes_on(
     resume = threading.Timer(4.0, cluster.plane.resume_api)  # several tries later, all of which arrive in the end
 
     def hang() -> None:
-        cluster.plane.pause_api()
+        pause(cluster)
         resume.start()
 
     before_the_write(one, monkeypatch, hang)
@@ -339,9 +346,14 @@ def test_a_write_that_hangs_for_longer_than_we_wait_may_still_come(
     cluster: Cluster, parts: Callable[..., Parts], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster.apply(shop())
-    one, other = parts(patience=1.0), parts()
+    one, other = parts(), parts()
     read = other.router.get()
-    before_the_write(one, monkeypatch, cluster.plane.pause_api)
+
+    def hang() -> None:
+        one.client.patience = 1.0
+        pause(cluster)
+
+    before_the_write(one, monkeypatch, hang)
     with pytest.raises(Uncertain):
         one.send(250)
     cluster.plane.resume_api()
@@ -360,6 +372,18 @@ def writes_under_way(cluster: Cluster) -> bool:
     metrics = cluster.kubectl("get", "--raw", "/metrics").stdout.splitlines()
     counts = [line for line in metrics if line.startswith("apiserver_current_inflight_requests") and "mutating" in line]
     return any(float(line.rpartition(" ")[2]) for line in counts if 'request_kind="mutating"' in line)
+
+
+def pause(cluster: Cluster) -> None:
+    """Stop the API server in its tracks, all of its threads: one that is still running may answer."""
+    plane = cluster.plane
+    plane.pause_api()
+    assert plane._api
+    threads = Path(f"/proc/{plane._api.pid}/task")
+    wait_until(
+        lambda: all(stat.read_text().rpartition(")")[2].split()[0] == "T" for stat in threads.glob("*/stat")),
+        what="the API server to be stopped",
+    )
 
 
 def everything(one: Parts) -> dict[str, Callable[[], Any]]:
@@ -402,7 +426,7 @@ def test_whatever_is_asked_during_an_outage_is_answered_after_it(
             answers[name] = error
 
     plane = cluster.plane
-    (plane.stop_api if outage == "stopped" else plane.pause_api)()
+    plane.stop_api() if outage == "stopped" else pause(cluster)
     # Each over a client of its own, so that none learns from another that the server is away.
     threads = [
         threading.Thread(target=put_answer, args=(name, everything(parts("gateway-api"))[name])) for name in asked
@@ -481,7 +505,7 @@ def test_of_a_server_that_is_never_ready_only_what_it_says_is_not_there_or_not_a
     cluster: Cluster, parts: Callable[..., Parts], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster.apply(shop("istio"))
-    one = parts("istio", patience=1.0)
+    one = parts("istio")
     send = one.client._send
 
     class NotReady(Exception):
@@ -496,6 +520,7 @@ def test_of_a_server_that_is_never_ready_only_what_it_says_is_not_there_or_not_a
     # One check that stays red must not keep an abort from being written.
     assert one.send(250).weight == 250
     assert one.send(0).weight == 0
+    one.client.patience = 1.0
     with pytest.raises(Unavailable, match=r"it is not ready, and says: .*there is none") as unknown:
         one.client.find(CONFIG_MAP, "nothing")
     assert not isinstance(unknown.value, NotFound)

@@ -314,9 +314,9 @@ def test_during_a_longer_outage_nothing_may_be_done_and_afterwards_it_is_ours_ag
         assert spec(cluster)["holderIdentity"] == lease.identity
 
 
-def test_an_outage_that_lasts_too_long_ends_it_with_what_was_answered(cluster: Cluster) -> None:
-    client = client_of(cluster, patience=1.0)
+def test_an_outage_that_lasts_too_long_ends_it_with_what_was_answered(cluster: Cluster, client: Client) -> None:
     with Lease(client, NAME, duration=SHORT) as lease:
+        client.patience = 1.0
         cluster.plane.stop_api()
         wait_until(lambda: time.monotonic() - lease._renewed > SHORT, what="the lease to run out")
         with pytest.raises(Busy, match=r"could not be renewed in time: .*the API server does not answer") as lost:
@@ -324,7 +324,6 @@ def test_an_outage_that_lasts_too_long_ends_it_with_what_was_answered(cluster: C
         assert "another rollout may go on" in (lost.value.hint or "")
         assert lost.value.exit_code == 3
     cluster.plane.start_api()
-    client.close()
 
 
 class LostAnswer:
@@ -519,13 +518,12 @@ def test_the_run_after_one_that_was_cut_off_finds_out_what_became_of_its_write(
         if method == "patch" and written:
             _ = send(method, path, **options).data
         if method == "patch" or cut_off.begun:
-            cut_off.begun = True
+            cut_off.begun, client.patience = True, 0.5
             raise ProtocolError("the connection was cut")
         return send(method, path, **options)
 
     cut_off.begun = False
     monkeypatch.setattr(client, "_send", cut_off)
-    client.patience = 0.5
     with pytest.raises(Uncertain):
         promote(world, 50)
     record = world.ledger.read()
