@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -109,7 +109,7 @@ def _cluster(
 
         return Lease(cluster, f"parallelchange-{change.name}", stand_by=stand_by, tell=waiting)
 
-    with Watcher(cluster, (router.form.kind, POD, DEPLOYMENT, SERVICE, ENDPOINT_SLICE)) as watcher:
+    with closing(cluster), Watcher(cluster, (router.form.kind, POD, DEPLOYMENT, SERVICE, ENDPOINT_SLICE)) as watcher:
         yield Surroundings(
             router,
             ClusterWorkloads(cluster, running, change.traffic.service, scaled=events.scaled),
@@ -119,4 +119,3 @@ def _cluster(
             lead,
             lambda seconds: watcher.wait(max(seconds, _CLUSTER_TICK)),
         )
-    cluster.close()

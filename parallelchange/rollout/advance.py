@@ -293,6 +293,9 @@ def abort(world: World, reason: str) -> None:
     world.database.relax()
     if world.workloads.ready(plan.change.old.name) == 0:
         _scale(world, plan.change.old.name, 1)
+    with suppress(ParallelChangeError):
+        # First of all: what the approvals name may be of before a pipeline promoted, and would refuse the way back.
+        world.enforcement.allow(0)
     split = _to_zero(world)
     world.enforcement.allow(0)
     world.ledger.settle(Act.ABORT, "done", weight=0, aborted=reason)

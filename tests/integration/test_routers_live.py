@@ -1214,7 +1214,7 @@ def another_path(cluster: Cluster) -> str:
 
 def another_host(cluster: Cluster) -> str:
     patch(cluster, "ingress", "shop", [{"op": "replace", "path": "/spec/rules/0/host", "value": "x.example"}], "json")
-    return f"Ingress {cluster.namespace}/shop and its main Ingress differ in x.example/"
+    return f"Ingress {cluster.namespace}/shop and its main Ingress differ in shop.example/"
 
 
 def mirrored_by_istio(cluster: Cluster) -> str:
