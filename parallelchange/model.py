@@ -22,6 +22,7 @@ __all__ = [
     "Law",
     "Lock",
     "Phase",
+    "Place",
     "Severity",
     "State",
     "Statement",
@@ -298,9 +299,29 @@ class Law:
     says: str
 
 
+class Place(StrEnum):
+    """Which database a verdict was measured on."""
+
+    LIVE = "live"  # the shared database, by `verify`
+    COPY = "copy"  # a scratch copy of it, by `rehearse`
+
+
 @dataclass(frozen=True)
 class EvidenceKey:
-    """What a verdict was measured on. If any part differs from what is live now, the evidence is stale."""
+    """What a verdict was measured on. If any part differs from what is live now, the evidence is stale.
+
+    Args:
+        change: The change's name.
+        version: App version; `*` for what speaks of the data or the change.
+        gate: The gate's id.
+        build: Digest of what ran as the version.
+        fingerprint: Of the schema it was measured on.
+        statements: sha256 of the version's corpus.
+        plan: Digest of the plan.
+        spec: sha256 of the version's OpenAPI document; empty where it has none.
+        incarnation: Which expand it was whose objects were there; empty on a copy, whose objects are its own.
+        place: The live database or a copy.
+    """
 
     change: str
     version: str
@@ -311,6 +332,7 @@ class EvidenceKey:
     plan: str
     spec: str = ""
     incarnation: str = ""
+    place: Place = Place.LIVE
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 from parallelchange.change import Version
 from parallelchange.gates.laws import LawFact
+from parallelchange.gates.prepare import StatementFact
 from parallelchange.gates.probe import ProbeFact
-from parallelchange.gates.statements import StatementFact
 from parallelchange.model import Catalog, Evidence, Phase, State
 
 __all__ = [
@@ -224,7 +224,7 @@ class Ledger(Protocol):
         """Keep verdicts."""
 
     def evidence(self) -> Sequence[Evidence]:
-        """The newest evidence per (version, gate, state), newest first."""
+        """The newest evidence per (version, gate, state, place), newest first."""
 
 
 @dataclass(frozen=True)

@@ -49,5 +49,4 @@ def command(
         raise UsageError(f"{version} names no file for its statements", hint="set `statements`, or pass --output")
     corpus = record(plan, found, settings.alembic, argv, setup=shlex.split(setup or ""), cwd=Path.cwd())
     write_corpus(target, corpus)
-    executions = sum(len(statement.parameters) for statement in corpus.statements)
-    click.echo(f"wrote {target}: {len(corpus.statements)} statements, {executions} sets of parameters")
+    click.echo(f"wrote {target}: {len(corpus.statements)} statements, {len(corpus.units)} units of work")

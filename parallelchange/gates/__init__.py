@@ -4,25 +4,29 @@ from parallelchange.gates import (
     backfill,
     copies,
     drained,
+    execute,
     laws,
     metrics,
+    prepare,
     probe,
     rehearsal,
     routing,
     schema,
+    shape,
     soak,
-    statements,
 )
 from parallelchange.gates.base import Act, Gate
 
-__all__ = ["EVIDENCE", "GATES", "Act", "Gate", "guarding"]
+__all__ = ["EVIDENCE", "GATES", "LIVE", "ON_COPY", "Act", "Gate", "guarding"]
 
 GATES: dict[str, Gate] = {
     gate.id: gate
     for gate in (
         schema.GATE,
         rehearsal.GATE,
-        statements.GATE,
+        prepare.GATE,
+        shape.GATE,
+        execute.GATE,
         laws.GATE,
         backfill.GATE,
         copies.GATE,
@@ -35,8 +39,14 @@ GATES: dict[str, Gate] = {
 }
 """All gates by id, in the order they are shown."""
 
-EVIDENCE = ("rehearsal", "statements", "laws", "probe")
-"""Gates whose verdict is measured by `rehearse` or `verify` and read as evidence; the others are read as they stand."""
+ON_COPY = ("rehearsal", "prepare", "shape", "execute")
+"""Gates whose verdict `rehearse` measures on a scratch copy, for every state the change goes through."""
+
+LIVE = ("prepare", "shape", "laws", "probe")
+"""Gates whose verdict `verify` measures on the live database, in the state it is in; nothing is executed there."""
+
+EVIDENCE = tuple(gate for gate in GATES if gate in {*ON_COPY, *LIVE})
+"""Gates whose verdict is read as recorded evidence; the others are read as they stand."""
 
 
 def guarding(act: Act) -> tuple[str, ...]:

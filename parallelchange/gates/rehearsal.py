@@ -1,119 +1,29 @@
-"""The whole change went through on a scratch copy of this very schema."""
+"""The change's own steps went through on a scratch copy of this very schema."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from parallelchange.gates.base import Act, Gate, failed, passed, unknown
+from parallelchange.gates.base import Act, Gate, failed, passed
 from parallelchange.model import Finding, GateResult, State
 
-__all__ = ["GATE", "Executed", "Outcome", "PhaseRun", "judge"]
+__all__ = ["GATE", "judge"]
 
 GATE = Gate(
     id="rehearsal",
-    what="Expand, backfill, both versions' statements, contract and the new version's statements again, on a copy.",
-    why="Only execution finds NOT NULL, CHECK and foreign key failures, and nobody executes writes in production.",
+    what="Expand, backfill, migrate and contract went through on a copy, and each left what it should.",
+    why="A step that fails half-way through a change fails in front of users.",
     remedy="run `parallelchange rehearse` and mend what it names",
-    example="The old version's nightly `INSERT INTO export SELECT *` fails once a column is added.",
+    example="Contract drops a column that a view made by hand still names.",
     guards=frozenset({Act.EXPAND, Act.SET_WEIGHT, Act.CONTRACT}),
 )
 
 
-_OF_THE_ROWS = {"23503", "23505"}
-"""foreign_key_violation, unique_violation: about the rows at hand, and the copy has other rows than the recording."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One execution of a statement.
+def judge(state: State, findings: Sequence[Finding]) -> GateResult:
+    """The state was reached, and nothing was found wrong in it.
 
     Args:
-        error: What PostgreSQL said; None when it worked.
-        sqlstate: Its code.
-        idle: Whether it is a write that found no row to change, and so showed nothing.
+        state: The state of the copy's schema that was to be reached.
+        findings: What kept it from being reached, or is wrong with it.
     """
-
-    error: str | None = None
-    sqlstate: str | None = None
-    idle: bool = False
-
-
-@dataclass(frozen=True)
-class Executed:
-    """One recorded statement, run on the copy with each set of its recorded parameters.
-
-    Args:
-        sql: The statement.
-        where: Where it was recorded.
-        outcomes: One per set.
-    """
-
-    sql: str
-    where: str
-    outcomes: tuple[Outcome, ...]
-
-
-@dataclass(frozen=True)
-class PhaseRun:
-    """One version in one state of the schema, on the copy.
-
-    Args:
-        version: App version.
-        state: State of the schema.
-        executed: Its statements.
-        before: The same in the state before, where the version could run in that; None where it could not.
-        findings: What else went wrong.
-    """
-
-    version: str
-    state: State
-    executed: tuple[Executed, ...]
-    before: tuple[Executed, ...] | None = None
-    findings: tuple[Finding, ...] = ()
-
-
-def judge(run: PhaseRun) -> GateResult:
-    """What worked before must work now; what was never seen working is unknown."""
-    refused: list[Finding] = []
-    unproven: list[Finding] = []
-    before = {item.sql: item.outcomes for item in run.before or ()}
-    for item in run.executed:
-        short = " ".join(item.sql.split())[:160]
-        worked = 0
-        for index, outcome in enumerate(item.outcomes):
-            known = before.get(item.sql)
-            if known and known[index].error is not None:
-                continue  # it did not work before either: not the change's doing
-            if outcome.error is None:
-                worked += not outcome.idle
-            elif known or outcome.sqlstate not in _OF_THE_ROWS:
-                refused.append(
-                    GATE.finding(
-                        "refused",
-                        f"`{short}` of {run.version} fails once {run.state}: {outcome.error}",
-                        where=item.where,
-                    )
-                )
-                worked += 1
-                break
-        if not worked:
-            idle = "it changed no row" if any(o.idle for o in item.outcomes) else "its parameters are not recorded"
-            why = next((o.error for o in item.outcomes if o.error), idle)
-            unproven.append(
-                GATE.finding(
-                    "unproven",
-                    f"`{short}` of {run.version} worked with none of its recorded parameters: {why}",
-                    where=item.where,
-                    remedy="record it with rows that are in the database",
-                )
-            )
-    executed = sum(len(item.outcomes) for item in run.executed)
-    if run.findings or refused:
-        return failed(GATE, *run.findings, *refused, *unproven, version=run.version, executed=executed)
-    if not executed and not unproven:
-        told = f"no statement of {run.version} was executed"
-        remedy = f"run `parallelchange record {run.version} -- COMMAND` with the app's tests"
-        unproven.append(GATE.finding("none", told, where=run.version, remedy=remedy))
-    if unproven:
-        return unknown(GATE, *unproven, version=run.version, executed=executed)
-    return passed(GATE, version=run.version, executed=executed)
+    return failed(GATE, *findings, state=state) if findings else passed(GATE, state=state)

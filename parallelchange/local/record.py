@@ -16,7 +16,7 @@ from parallelchange.adapters.postgres.ledger import PostgresLedger
 from parallelchange.adapters.postgres.revisions import Revisions
 from parallelchange.adapters.postgres.statements import Describer
 from parallelchange.change import Version
-from parallelchange.corpus import Corpus, Recorded
+from parallelchange.corpus import Corpus, Recorded, Step, Unit
 from parallelchange.errors import Blocked, Unavailable
 from parallelchange.local.postgres import EmbeddedPostgres, scratch_postgres
 from parallelchange.model import Phase
@@ -116,7 +116,9 @@ def record(
             _expand(plan, url, ini)
         _run(command, url, cwd)
         seen = parse_log(_log_lines(server), version.application_name, "recording")
-        corpus = Corpus(version.name, tuple(_describe(url, seen, " ".join(command))))
+        statements = tuple(_describe(url, seen, " ".join(command)))
+        sent = ((s, values) for s in statements for values in seen[s.sql].parameters if len(values) == len(s.types))
+        corpus = Corpus(version.name, statements, tuple(Unit(1, (Step(s.id, values),)) for s, values in sent))
     if not corpus.statements:
         raise Blocked(
             f"no statement with application_name {version.application_name} was seen",
@@ -155,5 +157,4 @@ def _describe(url: str, seen: dict[str, _Seen], where: str) -> Iterator[Recorded
         describer = Describer(connection)
         for sql in sorted(seen):
             columns, types = describer.describe(sql, ())
-            sets = tuple(values for values in seen[sql].parameters if len(values) == len(types))
-            yield Recorded(sql, types, sets, columns, seen[sql].prepared, where)
+            yield Recorded(sql, types, columns, seen[sql].prepared, where)

@@ -13,14 +13,14 @@ from parallelchange.adapters.postgres.ledger import PostgresLedger
 from parallelchange.change import Version
 from parallelchange.corpus import read_corpus
 from parallelchange.errors import ParallelChangeError, SchemaState
-from parallelchange.gates import laws, rehearsal
-from parallelchange.gates.rehearsal import Executed
-from parallelchange.gates.statements import judge as judge_statements
+from parallelchange.gates import execute, laws, prepare, rehearsal, shape
+from parallelchange.gates.execute import Executed
 from parallelchange.local.copy import copy_database
 from parallelchange.local.postgres import scratch_postgres
-from parallelchange.model import Evidence, EvidenceKey, Finding, Phase, State, Verdict, combine
+from parallelchange.model import Evidence, EvidenceKey, Finding, GateResult, Phase, Place, State, Verdict, combine
 from parallelchange.plan import Plan, state_of
 from parallelchange.ports import Applied
+from parallelchange.rollout.observe import ALL_VERSIONS, corpora
 
 __all__ = ["Rehearsal", "rehearse"]
 
@@ -54,12 +54,12 @@ class Rehearsal:
             (self._contract, State.CONTRACTED, (new,)),
         )
         broken: Finding | None = None
-        for prepare, state, versions in stages:
+        for reach, state, versions in stages:
             self.tell(f"rehearsing: {state}")
             findings: tuple[Finding, ...] = ()
             if broken is None:
                 try:
-                    findings = prepare()
+                    findings = reach()
                 except ParallelChangeError as error:
                     broken = rehearsal.GATE.finding(
                         "step",
@@ -67,8 +67,11 @@ class Rehearsal:
                         where="rehearsal copy",
                         remedy=error.hint or "",
                     )
+            stopped = (broken,) if broken else findings
+            self._keep(ALL_VERSIONS, state, rehearsal.judge(state, stopped))
             for version in versions:
-                self._version(version, state, (broken,) if broken else findings, run=broken is None)
+                if broken is None:
+                    self._version(version, state)
         return self.evidence
 
     def _base(self) -> tuple[Finding, ...]:
@@ -100,26 +103,30 @@ class Rehearsal:
     def _state(self) -> tuple[State, tuple[str, ...]]:
         return state_of(self.plan, self.database.catalog())
 
-    def _version(self, version: Version, state: State, findings: tuple[Finding, ...], *, run: bool) -> None:
+    def _version(self, version: Version, state: State) -> None:
         """Prepare, describe and execute what the version sends, in this state."""
-        recorded = read_corpus(version.statements, version.name) if version.statements else None
+        told = self.database.statements(version)
+        self._keep(version.name, state, prepare.judge(version.name, told))
+        self._keep(version.name, state, shape.judge(version.name, told))
         executed: tuple[Executed, ...] = ()
-        if run and recorded:
-            described = judge_statements(version.name, self.database.statements(version))
-            findings = (*findings, *described.findings)
-            executed = execute_all(self.database.url, version.application_name, recorded.statements)
-        result = rehearsal.judge(
-            rehearsal.PhaseRun(version.name, state, executed, self._before.get(version.name), findings)
-        )
+        if version.statements is not None:
+            corpus = read_corpus(version.statements, version.name)
+            executed = execute_all(self.database.url, version.application_name, corpus)
+        run = execute.PhaseRun(version.name, state, executed, self._before.get(version.name))
+        self._keep(version.name, state, execute.judge(run))
         self._before[version.name] = executed
+
+    def _keep(self, version: str, state: State, result: GateResult) -> None:
+        """Keep a verdict with what it was measured on."""
         key = EvidenceKey(
             change=self.plan.change.name,
-            version=version.name,
-            gate=rehearsal.GATE.id,
-            build=self.builds.get(version.name) or "",
+            version=version,
+            gate=result.gate,
+            build=self.builds.get(version) or "",
             fingerprint=self.database.catalog().fingerprint,
-            statements=recorded.digest if recorded else "",
+            statements=corpora(self.plan).get(version, ""),
             plan=self.plan.digest,
+            place=Place.COPY,
         )
         self.evidence.append(Evidence(key, result, self.database.now(), self.run, state))
 

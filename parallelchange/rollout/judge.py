@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from parallelchange.gates import EVIDENCE, GATES, backfill, copies, drained, guarding, metrics, routing, schema, soak
+from parallelchange.gates import (
+    EVIDENCE,
+    GATES,
+    LIVE,
+    ON_COPY,
+    backfill,
+    copies,
+    drained,
+    guarding,
+    metrics,
+    routing,
+    schema,
+    soak,
+)
 from parallelchange.gates.base import Act, unknown
-from parallelchange.model import FULL, Evidence, EvidenceKey, GateResult, State, Verdict, combine
+from parallelchange.model import FULL, Evidence, EvidenceKey, GateResult, Place, State, Verdict, combine
 from parallelchange.plan import Plan
 from parallelchange.rollout.observe import ALL_VERSIONS, Observation, expected_key
 
-__all__ = ["Judgement", "drained_fact", "judge"]
+__all__ = ["Judgement", "cells", "drained_fact", "judge"]
 
 
 @dataclass(frozen=True)
@@ -146,29 +159,37 @@ _READ = {
 }
 
 
-def _wanted(plan: Plan, obs: Observation, act: Act, gate: str) -> list[tuple[str, State]]:
-    """Which versions a gate must be proven for, and in which state of the schema."""
+def cells(plan: Plan) -> list[tuple[str, State]]:
+    """The matrix: each version in each state of the schema that it has to live through."""
     old, new = plan.change.old.name, plan.change.new.name
+    return [(old, State.BASE), (old, State.EXPANDED), (new, State.EXPANDED), (new, State.CONTRACTED)]
+
+
+def _wanted(plan: Plan, obs: Observation, act: Act, gate: str) -> list[tuple[str, State, Place]]:
+    """Which versions a gate must be proven for, in which state of the schema, and where."""
+    old, new = plan.change.old.name, plan.change.new.name
+    wanted: list[tuple[str, State, Place]] = []
     if gate == "rehearsal":
-        return [(old, State.BASE), (old, State.EXPANDED), (new, State.EXPANDED), (new, State.CONTRACTED)]
+        states = (State.BASE, State.EXPANDED, State.CONTRACTED)
+        return [(ALL_VERSIONS, state, Place.COPY) for state in states]
+    if gate in ON_COPY:
+        wanted += [(version, state, Place.COPY) for version, state in cells(plan)]
     if gate == "laws":
-        return [(ALL_VERSIONS, obs.state)]
-    if act is Act.EXPAND:
-        return [(old, State.BASE)]
-    if act is Act.CONTRACT:
-        return [(new, State.EXPANDED)]
-    return [(old, State.EXPANDED), (new, State.EXPANDED)]
+        wanted += [(ALL_VERSIONS, obs.state, Place.LIVE)]
+    elif gate in LIVE:
+        live = {Act.EXPAND: [(old, State.BASE)], Act.CONTRACT: [(new, State.EXPANDED)]}
+        serving = [(old, State.EXPANDED), (new, State.EXPANDED)]
+        wanted += [(version, state, Place.LIVE) for version, state in live.get(act, serving)]
+    return wanted
 
 
 def _evidence(plan: Plan, obs: Observation, act: Act, gate: str) -> list[tuple[GateResult, Act | None]]:
-    maker = Act.REHEARSE if gate == "rehearsal" else Act.VERIFY
-    run = _rehearsal_of_now(obs) if gate == "rehearsal" else None
     answers: list[tuple[GateResult, Act | None]] = []
-    for version, state in _wanted(plan, obs, act, gate):
-        found = next(
-            (e for e in obs.evidence if e.key.gate == gate and e.key.version == version and e.state is state), None
-        )
-        stale = _stale(plan, obs, found, version, gate, run)
+    for version, state, place in _wanted(plan, obs, act, gate):
+        maker = Act.REHEARSE if place is Place.COPY else Act.VERIFY
+        key = expected_key(plan, obs, version, gate, place)
+        found = next((e for e in obs.evidence if _is_of(e, key) and e.state is state), None)
+        stale = _stale(plan, obs, found, key)
         if stale is None:
             assert found is not None
             answers.append((found.result, None))
@@ -177,12 +198,18 @@ def _evidence(plan: Plan, obs: Observation, act: Act, gate: str) -> list[tuple[G
         speaks_of = None if version == ALL_VERSIONS else version
         told = GATES[gate].finding(
             kind,
-            f"{speaks_of or 'the data'}, {state}: {stale}",
+            f"{speaks_of or 'the data'}, {state}{' on a copy' if place is Place.COPY else ''}: {stale}",
             where=speaks_of or "",
             remedy=f"run `parallelchange {maker} {plan.change.name}`",
         )
         answers.append((unknown(GATES[gate], told, version=speaks_of), maker))
     return answers
+
+
+def _is_of(evidence: Evidence, key: EvidenceKey) -> bool:
+    """Whether it is evidence of that gate, version and place, whatever else it was measured on."""
+    found = evidence.key
+    return (found.gate, found.version, found.place) == (key.gate, key.version, key.place)
 
 
 def _rehearsal_of_now(obs: Observation) -> str | None:
@@ -193,36 +220,36 @@ def _rehearsal_of_now(obs: Observation) -> str | None:
     return None
 
 
-def _stale(
-    plan: Plan, obs: Observation, found: Evidence | None, version: str, gate: str, run: str | None
-) -> str | None:
+def _stale(plan: Plan, obs: Observation, found: Evidence | None, key: EvidenceKey) -> str | None:
     """Why evidence does not count now; None when it does."""
     if found is None:
         return "nothing was measured"
-    differs = _differs(expected_key(plan, obs, version, gate), found, obs, version, run)
+    differs = _differs(key, found, obs)
     if differs:
-        return f"{' and '.join(differs)} changed since it was measured"
+        return f"stale: {' and '.join(differs)} changed since it was measured"
     age = obs.now - found.measured_at
     if age > plan.change.max_age:
-        return f"it was measured {age:.0f} s ago, and counts for {plan.change.max_age:.0f} s"
+        return f"stale: it was measured {age:.0f} s ago, and counts for {plan.change.max_age:.0f} s"
     since = obs.record.weight_since if obs.record else None
-    if gate != "rehearsal" and since is not None and found.measured_at < since:
-        return "traffic moved since it was measured"
+    if key.place is Place.LIVE and since is not None and found.measured_at < since:
+        return "stale: traffic moved since it was measured"
     if found.result.verdict is not Verdict.PASS and age > obs.watched > 0:
         return "it did not pass, before this run began; the cause may have been mended"
     return None
 
 
-def _differs(wanted: EvidenceKey, found: Evidence, obs: Observation, version: str, run: str | None) -> list[str]:
+def _differs(wanted: EvidenceKey, found: Evidence, obs: Observation) -> list[str]:
     """What the evidence was measured on and is no longer so, in words."""
     key = found.key
     # A version of which nothing runs has no live build to differ from.
-    build = obs.ready.get(version) != 0 and key.build != wanted.build
-    rehearsed = wanted.gate == "rehearsal"
-    schema_ = (run is None or found.run != run) if rehearsed else key.fingerprint != wanted.fingerprint
+    build = wanted.version != ALL_VERSIONS and obs.ready.get(wanted.version) != 0 and key.build != wanted.build
+    # A copy goes through states the live schema is not in: all of one run counts, if it began with the live one.
+    copied = wanted.place is Place.COPY
+    schema_ = found.run != _rehearsal_of_now(obs) if copied else key.fingerprint != wanted.fingerprint
     parts = {
         "the plan": key.plan != wanted.plan,
         "the recorded statements": key.statements != wanted.statements,
+        "the OpenAPI document": key.spec != wanted.spec,
         "the build": build,
         "the schema": schema_,
         "the expanded columns": key.incarnation != wanted.incarnation,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import replace
 
-from parallelchange.gates import laws, probe, statements
+from parallelchange.gates import laws, prepare, probe, shape
 from parallelchange.gates.probe import ProbeFact
 from parallelchange.model import Evidence, GateResult, State
 from parallelchange.rollout.observe import ALL_VERSIONS, Observation, expected_key
@@ -51,7 +51,8 @@ def measure(world: World, obs: Observation) -> list[Evidence]:
     # Before expand the new version's statements have nothing to run on; after contract the old one's.
     versions = {State.BASE: (change.old,), State.CONTRACTED: (change.new,)}.get(obs.state, change.versions)
     for version in versions:
-        results.append((version.name, statements.judge(version.name, world.database.statements(version))))
+        told = world.database.statements(version)
+        results += [(version.name, gate.judge(version.name, told)) for gate in (prepare, shape)]
         if version.probe is None:
             fact = ProbeFact(version.name, declared=False, ok=None, detail="")
         else:

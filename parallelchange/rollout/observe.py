@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from parallelchange.corpus import read_corpus
 from parallelchange.errors import Unavailable
-from parallelchange.model import Evidence, EvidenceKey, State
+from parallelchange.model import Evidence, EvidenceKey, Place, State
 from parallelchange.plan import Plan, incarnation_of, state_of
 from parallelchange.ports import Record, Sample, Split
 from parallelchange.rollout.world import World
@@ -136,7 +136,7 @@ def observe(world: World, *, began: float | None = None) -> Observation:
     )
 
 
-def expected_key(plan: Plan, obs: Observation, version: str, gate: str) -> EvidenceKey:
+def expected_key(plan: Plan, obs: Observation, version: str, gate: str, place: Place = Place.LIVE) -> EvidenceKey:
     """What evidence must have been measured on to count now."""
     return EvidenceKey(
         change=plan.change.name,
@@ -146,6 +146,7 @@ def expected_key(plan: Plan, obs: Observation, version: str, gate: str) -> Evide
         fingerprint=obs.fingerprint,
         statements=obs.corpora.get(version, ""),
         plan=plan.digest,
-        # A rehearsal is made on a copy, where the objects are others.
-        incarnation="" if gate == "rehearsal" else obs.incarnation,
+        # On a copy the objects are others.
+        incarnation="" if place is Place.COPY else obs.incarnation,
+        place=place,
     )

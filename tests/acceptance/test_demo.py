@@ -17,7 +17,7 @@ from parallelchange.local.shop import BREAKS
 # What each break is blocked by, the weight it may reach at most, and the state it leaves.
 EXPECTED = {
     "lossy": ("laws", 0.0, "base"),
-    "old-statement": ("rehearsal", 0.0, "base"),
+    "old-statement": ("execute", 0.0, "base"),
     "slow-canary": ("metrics", 5.0, "expanded"),
     "failing-canary": ("metrics", 5.0, "expanded"),
     "undrained": ("drained", 100.0, "expanded"),

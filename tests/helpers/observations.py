@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from parallelchange.changefile import Bound, MetricsSpec
-from parallelchange.gates import EVIDENCE
-from parallelchange.model import FULL, Evidence, EvidenceKey, GateResult, State, Verdict
+from parallelchange.gates import LIVE, ON_COPY
+from parallelchange.model import FULL, Evidence, EvidenceKey, GateResult, Place, State, Verdict
 from parallelchange.plan import Plan
 from parallelchange.ports import Record, Sample, Split
 from parallelchange.rollout.observe import ALL_VERSIONS, Observation
@@ -26,27 +26,36 @@ OLD, NEW = (version.name for version in PLAN.change.versions)
 NOW = 1_000_000.0
 ZERO, STAGE, LAST = "at 0", "at a stage", "at the end"
 
-WANTED = {
-    "rehearsal": ((OLD, State.BASE), (OLD, State.EXPANDED), (NEW, State.EXPANDED), (NEW, State.CONTRACTED)),
-    "statements": ((OLD, State.EXPANDED), (NEW, State.EXPANDED)),
-    "probe": ((OLD, State.EXPANDED), (NEW, State.EXPANDED)),
-    "laws": ((ALL_VERSIONS, State.EXPANDED),),
-}
+WANTED = (
+    {(gate, Place.LIVE): ((OLD, State.EXPANDED), (NEW, State.EXPANDED)) for gate in LIVE}
+    | {
+        (gate, Place.COPY): ((OLD, State.BASE), (OLD, State.EXPANDED), (NEW, State.EXPANDED), (NEW, State.CONTRACTED))
+        for gate in ON_COPY
+    }
+    | {
+        ("laws", Place.LIVE): ((ALL_VERSIONS, State.EXPANDED),),
+        ("rehearsal", Place.COPY): tuple((ALL_VERSIONS, s) for s in (State.BASE, State.EXPANDED, State.CONTRACTED)),
+    }
+)
+"""Gate and place to what must be proven there while both versions serve."""
 BUILDS = {OLD: "build-1", NEW: "build-2"}
 CORPORA = {OLD: "corpus-1", NEW: "corpus-2"}
 
 
-def evidence(gate: str, version: str, state: State, verdict: Verdict = Verdict.PASS) -> Evidence:
+def evidence(
+    gate: str, version: str, state: State, verdict: Verdict = Verdict.PASS, *, place: Place = Place.LIVE
+) -> Evidence:
     """Fresh evidence."""
     build, statements = BUILDS.get(version, ""), CORPORA.get(version, "")
     fingerprint = "live" if state is State.EXPANDED else f"of {state}"
-    incarnation = "" if gate == "rehearsal" else "1"
+    copied = place is Place.COPY
     key = EvidenceKey(
-        PLAN.change.name, version, gate, build, fingerprint, statements, PLAN.digest, incarnation=incarnation
-    )
+        PLAN.change.name, version, gate, build, fingerprint, statements, PLAN.digest,
+        incarnation="" if copied else "1", place=place,
+    )  # fmt: skip
     result = GateResult(gate, verdict, (), None if version == ALL_VERSIONS else version)
     # A rehearsal counts across stages; what was measured on the live data must be newer than the weight.
-    measured = NOW - (2000.0 if gate == "rehearsal" else 10.0)
+    measured = NOW - (2000.0 if copied else 10.0)
     return Evidence(key, result, measured, "run-1", state)
 
 
@@ -67,7 +76,7 @@ def all_is_well(weight: int) -> Observation:
         record=Record(
             PLAN.change.name, 3, weight=weight, weight_since=NOW - 1000.0, backfills=backfills, old_seen=True
         ),
-        evidence=tuple(evidence(gate, *which) for gate, all_of_it in WANTED.items() for which in all_of_it),
+        evidence=tuple(evidence(gate, *which, place=at) for (gate, at), wanted in WANTED.items() for which in wanted),
         split=Split("trafficsplit shop", weight, "7", {}),
         builds=BUILDS,
         ready={OLD: left, NEW: 1},
@@ -116,13 +125,17 @@ def served(version: str, **changes: Any) -> Change:
     return lambda obs: replace(obs, samples={**obs.samples, version: sample(version, **changes)})
 
 
-def proof(gate: str, change: Callable[[Evidence], Evidence | None], versions: Iterable[str] | None = None) -> Change:
-    """Replace or drop evidence of one gate."""
+def proof(
+    gate: str, place: Place, change: Callable[[Evidence], Evidence | None], versions: Iterable[str] | None = None
+) -> Change:
+    """Replace or drop evidence of one gate at one place."""
 
     def make(obs: Observation) -> Observation:
         kept = []
         for item in obs.evidence:
-            mine = item.key.gate == gate and (versions is None or item.key.version in versions)
+            mine = (item.key.gate, item.key.place) == (gate, place) and (
+                versions is None or item.key.version in versions
+            )
             changed = change(item) if mine else item
             kept += [changed] if changed else []
         return replace(obs, evidence=tuple(kept))
@@ -143,16 +156,16 @@ def said(verdict: Verdict) -> Callable[[Evidence], Evidence]:
 def _stale() -> list[Wrong]:
     """Evidence that does not count, in every way it can fail to, for every gate and version."""
     wrongs = []
-    for gate in EVIDENCE:
-        live = gate != "rehearsal"
-        for version in dict.fromkeys(version for version, _ in WANTED[gate]):
+    for (gate, place), wanted in WANTED.items():
+        live = place is Place.LIVE
+        for version in dict.fromkeys(version for version, _ in wanted):
             # Once all traffic is on the new version, nothing needs to be shown of the old one but its rehearsal.
             matters = (ZERO, STAGE) if live and version == OLD else (ZERO, STAGE, LAST)
 
             def add(
-                name: str, change: Any, says: str, matters: Any = matters, gate: str = gate, v: str = version
+                name: str, change: Any, says: str, matters: Any = matters, at: Any = (gate, place), v: str = version
             ) -> None:
-                wrongs.append(Wrong(f"{gate} of {v}: {name}", proof(gate, change, [v]), says, matters))
+                wrongs.append(Wrong(f"{'/'.join(at)} of {v}: {name}", proof(*at, change, [v]), says, matters))
 
             add("none", lambda _: None, "nothing was measured")
             add("failed", said(Verdict.FAIL), gate)
@@ -169,7 +182,7 @@ def _stale() -> list[Wrong]:
                 add("other statements", key(statements="x"), "the recorded statements changed")
                 # Of a version that has stopped nothing runs that could be another build.
                 add("another build", key(build="x"), "the build changed", (ZERO, STAGE) if version == OLD else matters)
-    rehearsed = proof("rehearsal", lambda item: replace(item, key=replace(item.key, fingerprint="x")))
+    rehearsed = proof("rehearsal", Place.COPY, lambda item: replace(item, key=replace(item.key, fingerprint="x")))
     return [*wrongs, Wrong("rehearsed on another schema", rehearsed, "the schema changed")]
 
 

@@ -18,20 +18,24 @@ from parallelchange.adapters.local_router import LocalRouter
 from parallelchange.adapters.planning import load_plan, write_lock
 from parallelchange.adapters.postgres.database import PostgresDatabase
 from parallelchange.adapters.postgres.ledger import PostgresLedger
-from parallelchange.corpus import Corpus, Recorded, write_corpus
+from parallelchange.corpus import Corpus, Recorded, Step, Unit, write_corpus
 from parallelchange.emit.alembic import emit
+from parallelchange.gates import ON_COPY
 from parallelchange.gates.base import Act
-from parallelchange.model import Evidence, EvidenceKey, GateResult, State, Verdict
+from parallelchange.model import Evidence, EvidenceKey, GateResult, Place, State, Verdict
 from parallelchange.ports import Split
 from parallelchange.rollout.advance import advance
 from parallelchange.rollout.decide import Decision, Kind, decide
-from parallelchange.rollout.observe import corpora, observe
+from parallelchange.rollout.judge import cells
+from parallelchange.rollout.observe import ALL_VERSIONS, corpora, observe
 from parallelchange.rollout.world import Event, World, silent
 
 from .changes import NEW, OLD
 from .repository import add_revision, make_repository
 
 V1, V2 = "v1", "v2"
+Sent = tuple[Recorded, tuple[Unit, ...]]
+"""A statement, and the units of work it was sent in."""
 TABLE = "CREATE TABLE t (id bigint PRIMARY KEY, a text)"
 ROWS = "INSERT INTO t SELECT g, 'x y' || g FROM generate_series(1, 50) g"
 RENAME = "- rename_column: {table: t, column: a, to: b}"
@@ -48,9 +52,15 @@ def recorded(
     columns: Sequence[str] = (),
     types: Sequence[str] = (),
     parameters: Sequence[Sequence[str | None]] = ((),),
-) -> Recorded:
+) -> Sent:
     """A recorded statement; without parameters it is run once."""
-    return Recorded(sql, tuple(types), tuple(map(tuple, parameters)), tuple(columns), False, "test")
+    statement = Recorded(sql, tuple(types), tuple(columns), False, "test")
+    return statement, tuple(Unit(1, (Step(statement.id, tuple(values)),)) for values in parameters)
+
+
+def corpus_of(version: str, sent: Sequence[Sent]) -> Corpus:
+    """A corpus of statements."""
+    return Corpus(version, tuple(s for s, _ in sent), tuple(unit for _, units in sent for unit in units))
 
 
 def run_sql(url: str, *statements: str, application: str = "psql") -> list[tuple[Any, ...]]:
@@ -186,17 +196,18 @@ class Scene:
         self.rehearsals += 1
         world = self._opened[-1]
         obs = observe(world)
-        wanted = [(V1, State.BASE), (V1, State.EXPANDED), (V2, State.EXPANDED), (V2, State.CONTRACTED)]
+        wanted = [(gate, *cell) for gate in ON_COPY[1:] for cell in cells(world.plan)]
+        wanted += [("rehearsal", ALL_VERSIONS, s) for s in (State.BASE, State.EXPANDED, State.CONTRACTED)]
         return [
             Evidence(
                 EvidenceKey(
-                    world.plan.change.name, version, "rehearsal", self.copies.builds[version] or "",
-                    obs.fingerprint if state is obs.state else str(state), corpora(world.plan)[version],
-                    world.plan.digest,
+                    world.plan.change.name, version, gate, self.copies.builds.get(version) or "",
+                    obs.fingerprint if state is obs.state else str(state), corpora(world.plan).get(version, ""),
+                    world.plan.digest, place=Place.COPY,
                 ),
-                GateResult("rehearsal", Verdict.PASS, (), version), obs.now, f"run-{self.rehearsals}", state,
+                GateResult(gate, Verdict.PASS, (), version), obs.now, f"run-{self.rehearsals}", state,
             )
-            for version, state in wanted
+            for gate, version, state in wanted
         ]  # fmt: skip
 
     def sql(self, *statements: str, application: str = "psql") -> list[tuple[Any, ...]]:
@@ -226,8 +237,8 @@ def make_scene(
     operations: str = RENAME,
     *,
     ddl: Sequence[str] = (TABLE, ROWS),
-    old: Sequence[Recorded] = (recorded("SELECT id FROM t", ["id bigint"]),),
-    new: Sequence[Recorded] = (recorded("SELECT id FROM t", ["id bigint"]),),
+    old: Sequence[Sent] = (recorded("SELECT id FROM t", ["id bigint"]),),
+    new: Sequence[Sent] = (recorded("SELECT id FROM t", ["id bigint"]),),
     names: tuple[str | None, str | None] = (OLD, NEW),
     extra: str = "",
     pending: str | None = None,
@@ -257,7 +268,7 @@ def make_scene(
         run_sql(url, f"ALTER SCHEMA public OWNER TO {role}; {own}")
         run_sql(url, f"DO $$ BEGIN EXECUTE format('GRANT CREATE ON DATABASE %I TO {role}', current_database()); END $$")
     for version, statements in ((V1, old), (V2, new)):
-        write_corpus(folder / f"{version}.json", Corpus(version, tuple(statements)))
+        write_corpus(folder / f"{version}.json", corpus_of(version, statements))
     said = [f", application_name: {json.dumps(name, ensure_ascii=False)}" if name else "" for name in names]
     change = folder / "change.yaml"
     change.write_text(

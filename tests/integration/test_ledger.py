@@ -274,8 +274,8 @@ def test_a_weight_that_is_no_weight_is_refused_whole(ledger: PostgresLedger) -> 
 # What was proven.
 
 
-def proven(version: str = "v1", gate: str = "statements", state: State = State.EXPANDED, **key: str) -> Evidence:
-    finding = Finding("statements.shape", Severity.WARNING, 'says "100%" é\n', "a.py:1", "do this")
+def proven(version: str = "v1", gate: str = "prepare", state: State = State.EXPANDED, **key: str) -> Evidence:
+    finding = Finding("prepare.refused", Severity.WARNING, 'says "100%" é\n', "a.py:1", "do this")
     parts = {"build": "b", "fingerprint": "f", "statements": "s", "plan": "p", **key}
     result = GateResult(
         gate, Verdict.FAIL, (finding,), None if version == "*" else version, {"rows": 3, "of": [1, None]}
@@ -294,10 +294,10 @@ def test_evidence_reads_back_as_it_was_measured(ledger: PostgresLedger, version:
 
 def test_the_newest_counts_for_each_gate_version_and_state(ledger: PostgresLedger) -> None:
     keys = [
-        ("v1", "statements", State.EXPANDED),
-        ("v2", "statements", State.EXPANDED),
+        ("v1", "prepare", State.EXPANDED),
+        ("v2", "prepare", State.EXPANDED),
         ("v1", "probe", State.EXPANDED),
-        ("v1", "statements", State.BASE),
+        ("v1", "prepare", State.BASE),
         ("*", "laws", State.EXPANDED),
     ]
     for plan in ("first", "second", "third"):

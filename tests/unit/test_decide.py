@@ -310,8 +310,13 @@ def test_case(weight: int, make: Any, to: int | None, kind: Kind, act: Act | Non
 
 def test_an_expand_needs_proof_of_the_old_version_and_a_rehearsal() -> None:
     proofs = (
-        *(evidence("rehearsal", *which) for which in WANTED["rehearsal"]),
-        evidence("statements", OLD, State.BASE),
+        *(
+            evidence(gate, *which, place=at)
+            for (gate, at), wanted in WANTED.items()
+            for which in wanted
+            if at == "copy"
+        ),
+        *(evidence(gate, OLD, State.BASE) for gate in ("prepare", "shape")),
         replace(evidence("laws", "*", State.EXPANDED), state=State.BASE),
     )
     fresh = tuple(
@@ -328,7 +333,7 @@ def test_an_expand_needs_proof_of_the_old_version_and_a_rehearsal() -> None:
 def test_the_cheaper_measurement_comes_first() -> None:
     obs = replace(all_is_well(50), evidence=())
     assert decide(PLAN, obs).act is Act.VERIFY
-    left = tuple(item for item in all_is_well(50).evidence if item.key.gate != "rehearsal")
+    left = tuple(item for item in all_is_well(50).evidence if item.key.place != "copy")
     assert decide(PLAN, replace(obs, evidence=left)).act is Act.REHEARSE
 
 

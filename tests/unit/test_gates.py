@@ -17,17 +17,19 @@ from parallelchange.gates import (
     backfill,
     copies,
     drained,
+    execute,
     guarding,
     laws,
     metrics,
+    prepare,
     probe,
     rehearsal,
     schema,
+    shape,
     soak,
-    statements,
 )
-from parallelchange.gates.rehearsal import Executed, Outcome, PhaseRun
-from parallelchange.model import FULL, Finding, GateResult, Severity, State, Verdict
+from parallelchange.gates.execute import Executed, Outcome, PhaseRun
+from parallelchange.model import FULL, GateResult, Severity, State, Verdict
 
 PASS, FAIL, UNKNOWN = Verdict
 
@@ -69,11 +71,13 @@ def test_the_acts_that_move_something_are_guarded() -> None:
 @pytest.mark.parametrize(
     "result",
     [
-        statements.judge("v1", None),
-        statements.judge("v1", []),
+        prepare.judge("v1", None),
+        prepare.judge("v1", []),
+        shape.judge("v1", None),
+        shape.judge("v1", []),
         laws.judge([]),
         backfill.judge([]),
-        rehearsal.judge(PhaseRun("v1", State.EXPANDED, ())),
+        execute.judge(PhaseRun("v1", State.EXPANDED, ())),
         probe.judge(probe.ProbeFact("v1", declared=True, ok=None, detail="no copy")),
         copies.judge(copies.CopiesFact("v1", None, None)),
         metrics.judge(metrics.MetricsFact("v1", 50, None, None, None, 0.0, 20, None, None, "", ""), "v1"),
@@ -109,32 +113,38 @@ def test_schema_tells_what_is_half_way() -> None:
     assert "a is there; b is missing" in result.findings[0].message
 
 
-# statements
+# prepare and shape
 
-FINE = statements.StatementFact("SELECT a FROM t", "test_a", None, ("a text",), ("a text",))
+FINE = prepare.StatementFact("1", "SELECT a FROM t", "test_a", ("a text",), None, ("a text",))
 
 
 @pytest.mark.parametrize(
-    ("fact", "expected"),
+    ("fact", "prepared", "shaped"),
     [
-        (FINE, (PASS,)),
-        (replace(FINE, recorded=(), found=()), (PASS,)),
-        (replace(FINE, error="no such column"), (FAIL, "refused")),
-        (replace(FINE, found=("a text", "b text")), (FAIL, "shape")),
-        (replace(FINE, found=("a integer",)), (FAIL, "shape")),
-        (replace(FINE, found=()), (FAIL, "shape")),
-        (replace(FINE, found=None), (UNKNOWN, "untold")),
+        (FINE, (PASS,), (PASS,)),
+        (replace(FINE, recorded=(), found=()), (PASS,), (PASS,)),
+        (replace(FINE, error="no such column", found=None), (FAIL, "refused"), (PASS,)),
+        (replace(FINE, found=("a text", "b text")), (PASS,), (FAIL, "changed")),
+        (replace(FINE, found=("a integer",)), (PASS,), (FAIL, "changed")),
+        (replace(FINE, found=()), (PASS,), (FAIL, "changed")),
+        (replace(FINE, found=None), (PASS,), (UNKNOWN, "untold")),
+        (replace(FINE, found=None, unasked="it writes"), (PASS,), (PASS,)),
     ],
 )
-def test_statements(fact: statements.StatementFact, expected: tuple[Any, ...]) -> None:
-    says(statements.judge("v1", [fact]), *expected)
-    beside = statements.judge("v1", [FINE, fact, FINE])
-    assert (beside.verdict, beside.version, beside.measured["statements"]) == (expected[0], "v1", 3)
+def test_prepare_and_shape(fact: Any, prepared: tuple[Any, ...], shaped: tuple[Any, ...]) -> None:
+    for gate, expected in ((prepare, prepared), (shape, shaped)):
+        says(gate.judge("v1", [fact]), *expected)
+        beside = gate.judge("v1", [FINE, fact, FINE])
+        assert (beside.verdict, beside.version, beside.measured["statements"]) == (expected[0], "v1", 3)
 
 
-def test_statements_one_failure_outweighs_what_is_unknown() -> None:
-    facts = [replace(FINE, found=None), replace(FINE, error="no")]
-    assert statements.judge("v1", facts).verdict is FAIL
+def test_one_failure_outweighs_what_is_unknown() -> None:
+    assert shape.judge("v1", [replace(FINE, found=None), replace(FINE, found=())]).verdict is FAIL
+
+
+def test_the_ddl_that_caused_it_is_told() -> None:
+    fact = replace(FINE, error="no such column", cause="ALTER TABLE t DROP COLUMN a")
+    assert "since `ALTER TABLE t DROP COLUMN a`" in prepare.judge("v1", [fact]).findings[0].message
 
 
 # laws
@@ -335,19 +345,19 @@ def test_drained_passes_in_one_case_alone(
     assert (result.verdict is PASS) == (gone and seen and settled)
 
 
-# rehearsal
+# execute
 
 WORKS, BREAKS, OF_ROWS = Outcome(), Outcome("column is missing", "42703"), Outcome("duplicate key", "23505")
 
 
 def rehearsed(*outcomes: Outcome, before: tuple[Outcome, ...] | None = None) -> GateResult:
     sql = "INSERT INTO t VALUES ($1)"
-    return rehearsal.judge(
+    return execute.judge(
         PhaseRun(
             "v1",
             State.EXPANDED,
-            (Executed(sql, "test_a", outcomes),),
-            None if before is None else (Executed(sql, "test_a", before),),
+            (Executed("1", sql, "test_a", outcomes),),
+            None if before is None else (Executed("1", sql, "test_a", before),),
         )
     )
 
@@ -369,11 +379,11 @@ def rehearsed(*outcomes: Outcome, before: tuple[Outcome, ...] | None = None) -> 
         ((BREAKS, WORKS), (BREAKS, WORKS), (PASS,)),
     ],
 )
-def test_rehearsal(now: tuple[Outcome, ...], before: tuple[Outcome, ...] | None, expected: tuple[Any, ...]) -> None:
+def test_execute(now: tuple[Outcome, ...], before: tuple[Outcome, ...] | None, expected: tuple[Any, ...]) -> None:
     says(rehearsed(*now, before=before), *expected)
 
 
-def test_rehearsal_fails_on_what_went_wrong_besides() -> None:
-    finding = Finding("rehearsal.laws", Severity.ERROR, "rows break a law", remedy="mend them")
-    run = PhaseRun("v1", State.EXPANDED, (Executed("SELECT 1", "", (WORKS,)),), None, (finding,))
-    says(rehearsal.judge(run), FAIL, "laws")
+def test_rehearsal_fails_on_what_kept_a_state_from_being_reached() -> None:
+    finding = rehearsal.GATE.finding("step", "contract cannot be reached")
+    says(rehearsal.judge(State.CONTRACTED, (finding,)), FAIL, "step")
+    says(rehearsal.judge(State.CONTRACTED, ()), PASS)

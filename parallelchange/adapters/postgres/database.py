@@ -15,7 +15,7 @@ from parallelchange.adapters.postgres.statements import prepare_all
 from parallelchange.change import Version
 from parallelchange.corpus import read_corpus
 from parallelchange.gates.laws import LawFact
-from parallelchange.gates.statements import StatementFact
+from parallelchange.gates.prepare import StatementFact
 from parallelchange.model import Catalog, Phase, State
 from parallelchange.plan import Plan, incarnation_of
 from parallelchange.ports import Applied, Database, Progress
@@ -124,7 +124,7 @@ class PostgresDatabase:
         """Prepare a version's recorded statements; nothing is executed."""
         if version.statements is None:
             return None
-        return prepare_all(self.connection, read_corpus(version.statements, version.name).statements)
+        return prepare_all(self.connection, read_corpus(version.statements, version.name))
 
     def sessions(self, application_name: str) -> tuple[str, ...]:
         """Open sessions and prepared transactions under that name."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 from psycopg.pq import DiagnosticField, ExecStatus
 
 from parallelchange.adapters.postgres.connection import Connection, connect
-from parallelchange.corpus import Recorded
-from parallelchange.gates.rehearsal import Executed, Outcome
+from parallelchange.corpus import Corpus, Recorded, Step
+from parallelchange.gates.execute import Executed, Outcome
 
 __all__ = ["execute_all"]
 
@@ -21,35 +20,30 @@ _WRITTEN = "SELECT coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0)::int FROM
 _FINE = (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK, ExecStatus.EMPTY_QUERY)
 
 
-def execute_all(url: str, application_name: str | None, recorded: Sequence[Recorded]) -> tuple[Executed, ...]:
-    """Run every statement with each set of its recorded parameters.
+def execute_all(url: str, application_name: str | None, corpus: Corpus) -> tuple[Executed, ...]:
+    """Run every statement as it was sent.
 
     Args:
         url: The scratch copy.
         application_name: What the version's sessions call themselves: triggers tell it by that.
-        recorded: The statements.
+        corpus: What the version sends.
     """
+    outcomes: dict[str, list[Outcome]] = {statement.id: [] for statement in corpus.statements}
     with connect(url) as connection:
         if application_name:
             connection.execute("SELECT set_config('application_name', %s, false)", (application_name,))
-        return tuple(
-            Executed(item.sql, item.where, tuple(_execute(connection, item, values) for values in _sets(item)))
-            for item in recorded
-        )
+        for step in corpus.steps():
+            outcomes[step.statement].append(_execute(connection, corpus.by_id[step.statement], step))
+    return tuple(Executed(s.id, s.sql, s.where, tuple(outcomes[s.id])) for s in corpus.statements)
 
 
-def _sets(statement: Recorded) -> tuple[tuple[str | None, ...], ...]:
-    """A statement that takes no parameters is run once; one whose parameters are not known cannot be run."""
-    return statement.parameters or (((),) if not statement.types else ())
-
-
-def _execute(connection: Connection, statement: Recorded, values: Sequence[str | None]) -> Outcome:
+def _execute(connection: Connection, statement: Recorded, step: Step) -> Outcome:
     pg = connection.pgconn
     connection.execute("BEGIN")
     try:
         oids = [_oid(connection, type_) for type_ in statement.types]
-        given = [None if value is None else value.encode() for value in values]
-        result = pg.exec_params(statement.sql.encode(), given, oids or None)
+        given = [None if value is None else value.encode() for value in step.parameters(statement)]
+        result = pg.exec_params(statement.text(step).encode(), given, oids or None)
         command = (result.command_status or b"").decode().split()
         idle = bool(command) and command[0] in _WRITES and command[-1] == "0"
         if result.status in _FINE and _WRITES_INSIDE.match(statement.sql):

@@ -13,12 +13,12 @@ from psycopg.types.json import Jsonb
 
 from parallelchange.adapters.postgres.connection import Connection, connect
 from parallelchange.errors import Busy, Unavailable
-from parallelchange.model import Evidence, EvidenceKey, Finding, GateResult, Severity, State, Verdict, to_json
+from parallelchange.model import Evidence, EvidenceKey, Finding, GateResult, Place, Severity, State, Verdict, to_json
 from parallelchange.ports import Record
 
 __all__ = ["LEDGER_HEAD", "PostgresLedger", "ensure_ledger", "migrations_path"]
 
-LEDGER_HEAD = "0001"
+LEDGER_HEAD = "0002"
 """Newest revision of the ledger's tables; a test holds it against `migrations/`."""
 
 _PATIENCE = 15.0
@@ -245,31 +245,31 @@ class PostgresLedger:
                         key.spec,
                     ),
                     *(key.incarnation, item.state, result.verdict, Jsonb(to_json(result.findings))),
-                    *(Jsonb(to_json(result.measured)), item.run, item.measured_at),
+                    *(Jsonb(to_json(result.measured)), item.run, item.measured_at, key.place),
                 )
                 self.connection.execute(
                     "INSERT INTO parallelchange.evidence (change, version, gate, build, fingerprint, statements, plan,"
-                    " spec, incarnation, state, verdict, findings, measured, run, measured_at)"
-                    " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, to_timestamp(%s))",
+                    " spec, incarnation, state, verdict, findings, measured, run, measured_at,"
+                    " place) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, to_timestamp(%s), %s)",
                     values,
                 )
 
     def evidence(self) -> Sequence[Evidence]:
-        """The newest verdict per gate, version and state, newest first."""
+        """The newest verdict per gate, version, state and place, newest first."""
         if _version(self.connection) is None:
             return ()
         rows = self.connection.execute(
-            "SELECT DISTINCT ON (gate, version, state) version, gate, build, fingerprint, statements, plan, spec,"
-            " incarnation,"
+            "SELECT DISTINCT ON (gate, version, state, place)"
+            " version, gate, build, fingerprint, statements, plan, spec, incarnation, place,"
             " state, verdict, findings, measured, run, extract(epoch FROM measured_at)::float8"
-            " FROM parallelchange.evidence WHERE change = %s ORDER BY gate, version, state, id DESC",
+            " FROM parallelchange.evidence WHERE change = %s ORDER BY gate, version, state, place, id DESC",
             (self.change,),
         )
         return sorted(map(self._evidence, rows), key=lambda item: -item.measured_at)
 
     def _evidence(self, row: Sequence[Any]) -> Evidence:
-        version, gate, build, *keys, state, verdict, findings, measured, run, at = row
+        version, gate, *parts, place, state, verdict, findings, measured, run, at = row
         found = tuple(Finding(**{**item, "severity": Severity(item["severity"])}) for item in findings)
         result = GateResult(gate, Verdict(verdict), found, None if version == "*" else version, measured)
-        key = EvidenceKey(self.change, version, gate, build, *keys)
+        key = EvidenceKey(self.change, version, gate, *parts, Place(place))
         return Evidence(key, result, float(at), run, State(state))

@@ -8,8 +8,9 @@ import psycopg
 from psycopg.pq import ExecStatus
 
 from parallelchange.adapters.postgres.connection import Connection
-from parallelchange.corpus import Recorded
-from parallelchange.gates.statements import StatementFact
+from parallelchange.corpus import Corpus
+from parallelchange.gates.prepare import StatementFact
+from parallelchange.sqltext import Kind
 
 __all__ = ["Describer", "prepare_all"]
 
@@ -63,19 +64,25 @@ class Describer:
         return self._names[oid, mod]
 
 
-def prepare_all(connection: Connection, recorded: Sequence[Recorded]) -> list[StatementFact]:
+def prepare_all(connection: Connection, corpus: Corpus) -> list[StatementFact]:
     """Prepare each recorded statement on the schema as it stands."""
     describer = Describer(connection)
     facts = []
-    for statement in recorded:
-        error, found = None, None
+    for statement in corpus.statements:
+        error, found, unasked = None, None, ""
+        if statement.kind is Kind.UTILITY:
+            unasked = "it cannot be prepared"
         try:
-            found, _ = describer.describe(statement.sql, statement.types)
+            if not unasked:
+                text = statement.text(corpus.examples.get(statement.id))
+                found, _ = describer.describe(text, statement.types)
         except psycopg.OperationalError as lost:
             if connection.closed:
                 raise
             error = str(lost)
         except psycopg.Error as refused:
             error = str(refused)
-        facts.append(StatementFact(statement.sql, statement.where, error, statement.columns, found))
+        facts.append(
+            StatementFact(statement.id, statement.sql, statement.where, statement.columns, error, found, unasked)
+        )
     return facts

@@ -1,0 +1,174 @@
+"""SQL as text: its tokens, its statements, its literals. The words are PostgreSQL's (manual, "Lexical Structure").
+
+Only what must be known before a server is asked: where a statement ends, what in it is a value, and whether it only
+reads. Whether it means anything is for the server to say.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+__all__ = ["Kind", "Template", "Token", "fill", "kind_of", "split", "template", "tokens"]
+
+# standard_conforming_strings is on everywhere since 9.1: a backslash is one only in E'…'.
+_TOKEN = re.compile(
+    r"""
+    (?P<space>\s+|--[^\n\r]*)
+  | (?P<comment>/\*)
+  | (?P<string>[eE]'(?:[^'\\]|\\.|'')*'|(?:[bBxXnN]|[uU]&)?'(?:[^']|'')*'
+      |\$\$.*?\$\$|\$(?P<tag>[^\W\d]\w*)\$.*?\$(?P=tag)\$)
+  | (?P<quoted>(?:[uU]&)?"(?:[^"]|"")*")
+  | (?P<parameter>\$\d+)
+  | (?P<number>0[xX][0-9a-fA-F_]+|0[oO][0-7_]+|0[bB][01_]+|(?:\d[\d_]*(?:\.(?!\.)[\d_]*)?|\.\d[\d_]*)(?:[eE][+-]?\d+)?)
+  | (?P<word>[^\W\d][\w$]*)
+  | (?P<sign>::|:=|.)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_COMMENT = re.compile(r"/\*|\*/")
+
+_READS = frozenset({"select", "values", "table", "with"})
+_WRITES = frozenset({"insert", "update", "delete", "merge"})
+# `INTO` is `SELECT … INTO`; `UPDATE` and `SHARE` come with `FOR`, whose locks are stronger than ACCESS SHARE.
+_MORE_THAN_READING = _WRITES | {"into", "share", "lock"}
+
+
+class Kind(StrEnum):
+    """What a statement is, as far as its words tell."""
+
+    READ = "read"  # can be prepared, and takes ACCESS SHARE and nothing stronger
+    WRITE = "write"  # can be prepared
+    UTILITY = "utility"  # cannot be prepared: only running it shows what it does
+
+
+@dataclass(frozen=True)
+class Token:
+    """One token.
+
+    Args:
+        kind: `string`, `quoted`, `parameter`, `number`, `word` or `sign`.
+        text: As it was written.
+        space: Whether something stood between it and the one before.
+    """
+
+    kind: str
+    text: str
+    space: bool = False
+
+
+def tokens(sql: str) -> Iterator[Token]:
+    """The tokens of a text, comments and white space left out."""
+    at, space = 0, False
+    while at < len(sql):
+        match = _TOKEN.match(sql, at)
+        assert match is not None, "every character is at least a sign"
+        at = match.end()
+        if match["comment"]:
+            at, space = _end_of_comment(sql, at), True
+        elif match["space"]:
+            space = True
+        else:
+            yield Token("string" if match["tag"] else match.lastgroup or "sign", match[0], space)
+            space = False
+
+
+def _end_of_comment(sql: str, at: int) -> int:
+    """Comments nest."""
+    depth = 1
+    for match in _COMMENT.finditer(sql, at):
+        depth += 1 if match[0] == "/*" else -1
+        if not depth:
+            return match.end()
+    return len(sql)
+
+
+def _joined(found: Sequence[Token]) -> str:
+    parts: list[str] = []
+    before = ""
+    for token in found:
+        # Literals that follow one another are one literal only where a line ends between them.
+        gap = "\n" if before == token.kind == "string" else " "
+        parts += [gap, token.text] if token.space and before else [token.text]
+        before = token.kind
+    return "".join(parts)
+
+
+def split(sql: str) -> list[str]:
+    """The statements of a text, without comments, each on one line but for what is in literals.
+
+    A semicolon in the body of a `BEGIN ATOMIC` function ends no statement.
+    """
+    statements: list[list[Token]] = [[]]
+    depth, before = 0, ""
+    for token in tokens(sql):
+        word = token.text.lower() if token.kind == "word" else token.text
+        if word == "atomic" and before == "begin":
+            depth = 1
+        elif depth:
+            depth += (word == "case") - (word == "end")
+        if token.text == ";" and not depth:
+            statements.append([])
+        else:
+            statements[-1].append(token)
+        before = word
+    return [_joined(found) for found in statements if found]
+
+
+def kind_of(sql: str) -> Kind:
+    """What one statement is. When in doubt it writes: then it is never prepared on a database that serves."""
+    words = [token.text.lower() for token in tokens(sql) if token.kind == "word"]
+    first = words[0] if words else ""
+    if first in _WRITES:
+        return Kind.WRITE
+    if first not in _READS:
+        return Kind.UTILITY
+    return Kind.READ if _MORE_THAN_READING.isdisjoint(words) else Kind.WRITE
+
+
+@dataclass(frozen=True)
+class Template:
+    """A statement with its literals taken out.
+
+    Args:
+        sql: $1, $2, … stand for the literals.
+        literals: As they were written, quotes and all.
+    """
+
+    sql: str
+    literals: tuple[str, ...]
+
+
+def template(sql: str) -> Template:
+    """Take the literals out of a statement, so that statements that differ in them only are one.
+
+    Args:
+        sql: One statement without parameters.
+    """
+    literals: list[str] = []
+    kept: list[Token] = []
+    for token in tokens(sql):
+        if token.kind in ("string", "number"):
+            literals.append(token.text)
+            kept.append(Token("parameter", f"${len(literals)}", token.space))
+        else:
+            kept.append(token)
+    return Template(_joined(kept), tuple(literals))
+
+
+def fill(sql: str, literals: Sequence[str], *, first: int = 1) -> str:
+    """Put literals back where `template` took them out.
+
+    Args:
+        sql: A template.
+        literals: One for each placeholder from `first` on.
+        first: Number of the placeholder that stands for the first of them.
+    """
+
+    def value(token: Token) -> Token:
+        number = int(token.text[1:]) - first if token.kind == "parameter" else -1
+        return Token("string", literals[number], token.space) if 0 <= number < len(literals) else token
+
+    return _joined([value(token) for token in tokens(sql)])
