@@ -55,6 +55,8 @@ class Version:
         probe: Its own proof; None when the change file says there is none.
         build: Image or build digest; None when the workloads tell it.
         image: Container image that is this version, as Deployments name it; None to go by the pods' label.
+        role: Database role of its sessions, whose privileges the rehearsal runs its statements with; None for ours.
+        openapi: Its OpenAPI document.
     """
 
     name: str
@@ -63,6 +65,8 @@ class Version:
     probe: Probe | None
     build: str | None
     image: str | None = None
+    role: str | None = None
+    openapi: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,6 +61,8 @@ class _VersionFile:
     probe: _ProbeFile | Literal["none"] | None = None
     build: str | None = None
     image: str | None = None
+    role: str | None = None
+    openapi: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -317,6 +319,9 @@ class _Reader:
                 f"there is no file {raw.statements}",
                 f"record it: parallelchange record {raw.name} -- COMMAND",
             )
+        openapi = self.path.parent / raw.openapi if raw.openapi else None
+        if openapi and not _is_file(openapi):
+            self.fail(f"{at}.openapi", f"there is no file {raw.openapi}", "its path is relative to the change file")
         probe = None
         if isinstance(raw.probe, _ProbeFile):
             if (raw.probe.url is None) == (raw.probe.command is None):
@@ -339,6 +344,8 @@ class _Reader:
             probe=probe,
             build=raw.build,
             image=self.image(key, raw.image),
+            role=raw.role,
+            openapi=openapi,
         )
 
     def image(self, key: str, written: str | None) -> str | None:

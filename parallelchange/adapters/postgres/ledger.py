@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -271,5 +272,5 @@ class PostgresLedger:
         version, gate, *parts, place, state, verdict, findings, measured, run, at = row
         found = tuple(Finding(**{**item, "severity": Severity(item["severity"])}) for item in findings)
         result = GateResult(gate, Verdict(verdict), found, None if version == "*" else version, measured)
-        key = EvidenceKey(self.change, version, gate, *parts, Place(place))
+        key = replace(EvidenceKey(self.change, version, gate, *parts), place=Place(place))
         return Evidence(key, result, float(at), run, State(state))
