@@ -285,8 +285,21 @@ class Database(Protocol):
     def laws(self, state: State) -> Sequence[LawFact]:
         """Hold the laws against every row; before expand, foretold."""
 
-    def statements(self, version: Version) -> Sequence[StatementFact] | None:
-        """Prepare a version's recorded statements; nothing is executed. None without a corpus."""
+    def statements(self, version: Version, *, on_copy: bool = False) -> Sequence[StatementFact] | None:
+        """Prepare and plan a version's recorded statements; nothing is executed.
+
+        Args:
+            version: The version; its role's view of names holds.
+            on_copy: Whether this is a scratch copy. On a database that serves, no statement is asked about whose
+                preparing would take a lock stronger than ACCESS SHARE.
+
+        Returns:
+            A fact for each statement; None without a corpus.
+
+        Raises:
+            Busy: A lock was not to be had.
+            Unavailable: The version's role is not there.
+        """
 
     def sessions(self, application_name: str) -> tuple[str, ...]:
         """Open sessions and prepared transactions under that name, described."""

@@ -7,6 +7,7 @@ from parallelchange.gates import (
     execute,
     laws,
     metrics,
+    plan,
     prepare,
     probe,
     rehearsal,
@@ -26,6 +27,7 @@ GATES: dict[str, Gate] = {
         rehearsal.GATE,
         prepare.GATE,
         shape.GATE,
+        plan.GATE,
         execute.GATE,
         laws.GATE,
         backfill.GATE,
@@ -39,10 +41,10 @@ GATES: dict[str, Gate] = {
 }
 """All gates by id, in the order they are shown."""
 
-ON_COPY = ("rehearsal", "prepare", "shape", "execute")
+ON_COPY = ("rehearsal", "prepare", "shape", "plan", "execute")
 """Gates whose verdict `rehearse` measures on a scratch copy, for every state the change goes through."""
 
-LIVE = ("prepare", "shape", "laws", "probe")
+LIVE = ("prepare", "shape", "plan", "laws", "probe")
 """Gates whose verdict `verify` measures on the live database, in the state it is in; nothing is executed there."""
 
 EVIDENCE = tuple(gate for gate in GATES if gate in {*ON_COPY, *LIVE})

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from parallelchange.gates.base import Act, Gate, failed, passed, unknown
 from parallelchange.model import GateResult
 
-__all__ = ["GATE", "StatementFact", "judge", "nothing_recorded", "shown", "since"]
+__all__ = ["GATE", "PlanFact", "StatementFact", "asked_of", "judge", "nothing_recorded", "place", "shown", "since"]
 
 GATE = Gate(
     id="prepare",
@@ -24,6 +25,31 @@ _LONGEST = 160
 
 
 @dataclass(frozen=True)
+class PlanFact:
+    """How the server would run one statement.
+
+    Args:
+        text: Its plan on one line, without costs; empty when there is none.
+        indexes: The indexes that the plan reads.
+        scans: The large tables that the plan reads from end to end.
+        large: Whether it reads a large table at all.
+        error: What PostgreSQL said instead of giving a plan; None when it gave one.
+        untold: Why that says nothing of the version's own sessions; empty when it does.
+        unasked: Why the server was not asked here; empty when it was.
+        existing: Every index there is, whatever the plan reads; one set for all statements.
+    """
+
+    text: str = ""
+    indexes: tuple[str, ...] = ()
+    scans: tuple[str, ...] = ()
+    large: bool = False
+    error: str | None = None
+    untold: str = ""
+    unasked: str = ""
+    existing: frozenset[str] = field(default_factory=frozenset, repr=False, compare=False)
+
+
+@dataclass(frozen=True)
 class StatementFact:
     """What the server says of one recorded statement without running it.
 
@@ -36,6 +62,7 @@ class StatementFact:
         found: Its columns now; None when they were not told.
         unasked: Why the server was not asked here; empty when it was.
         cause: The DDL after which it fails, where that is known.
+        plan: How the server would run it; None when it was not asked or did not take it.
     """
 
     id: str
@@ -46,6 +73,7 @@ class StatementFact:
     found: tuple[str, ...] | None = None
     unasked: str = ""
     cause: str = ""
+    plan: PlanFact | None = None
 
 
 def shown(sql: str) -> str:
@@ -57,6 +85,18 @@ def shown(sql: str) -> str:
 def since(fact: StatementFact) -> str:
     """The DDL after which it is so, for a message."""
     return f"; since {shown(fact.cause)}" if fact.cause else ""
+
+
+def place(version: str, fact: StatementFact) -> str:
+    """Where a finding about it is: the version, and where it was recorded."""
+    return f"{version}: {fact.where}" if fact.where else version
+
+
+def asked_of(facts: Sequence[StatementFact]) -> dict[str, object]:
+    """Figures for a verdict: how many the server was asked about, and why not about the others."""
+    left = Counter(fact.unasked for fact in facts if fact.unasked)
+    told: dict[str, object] = {"statements": len(facts), "asked": len(facts) - left.total()}
+    return {**told, "unasked": dict(left.most_common())} if left else told
 
 
 def nothing_recorded(gate: Gate, version: str) -> GateResult:
@@ -83,13 +123,11 @@ def judge(version: str, facts: Sequence[StatementFact] | None) -> GateResult:
         GATE.finding(
             "refused",
             f"{shown(fact.sql)} of {version} fails: {fact.error}{since(fact)}",
-            where=f"{version}: {fact.where}" if fact.where else version,
+            where=place(version, fact),
         )
         for fact in facts
         if fact.error
     ]
-    asked = sum(not fact.unasked for fact in facts)
-    measured = {"statements": len(facts), "asked": asked}
     if findings:
-        return failed(GATE, *findings, version=version, **measured)
-    return passed(GATE, version=version, **measured)
+        return failed(GATE, *findings, version=version, **asked_of(facts))
+    return passed(GATE, version=version, **asked_of(facts))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from parallelchange.gates.base import Act, Gate, failed, passed, unknown
-from parallelchange.gates.prepare import StatementFact, nothing_recorded, shown, since
+from parallelchange.gates.prepare import StatementFact, asked_of, nothing_recorded, place, shown, since
 from parallelchange.model import GateResult, Severity
 
 __all__ = ["GATE", "judge"]
@@ -32,14 +32,14 @@ def judge(version: str, facts: Sequence[StatementFact] | None) -> GateResult:
     changed, untold = [], []
     asked = [fact for fact in facts if not fact.unasked and fact.error is None]
     for fact in asked:
-        where = f"{version}: {fact.where}" if fact.where else version
+        where = place(version, fact)
         if fact.found is None:
             told = f"{shown(fact.sql)}: its columns could not be told"
             untold.append(GATE.finding("untold", told, where=where, severity=Severity.WARNING))
         elif fact.found != fact.recorded:
             told = f"{shown(fact.sql)} gave ({', '.join(fact.recorded)}) and now gives ({', '.join(fact.found)})"
             changed.append(GATE.finding("changed", told + since(fact), where=where))
-    measured = {"statements": len(facts), "asked": len(asked)}
+    measured = {**asked_of(facts), "asked": len(asked)}
     if changed:
         return failed(GATE, *changed, *untold, version=version, **measured)
     if untold:

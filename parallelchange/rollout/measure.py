@@ -5,13 +5,14 @@ from __future__ import annotations
 import uuid
 from dataclasses import replace
 
-from parallelchange.gates import laws, prepare, probe, shape
+from parallelchange.gates import laws, plan, prepare, probe, shape
+from parallelchange.gates.prepare import PlanFact
 from parallelchange.gates.probe import ProbeFact
-from parallelchange.model import Evidence, GateResult, State
+from parallelchange.model import Evidence, GateResult, Place, State
 from parallelchange.rollout.observe import ALL_VERSIONS, Observation, expected_key
 from parallelchange.rollout.world import Event, World
 
-__all__ = ["measure", "measure_laws", "rehearse"]
+__all__ = ["measure", "measure_laws", "plans_before", "rehearse"]
 
 
 def rehearse(world: World) -> list[Evidence]:
@@ -29,6 +30,17 @@ def measure_laws(world: World, obs: Observation) -> GateResult:
     key = expected_key(world.plan, obs, ALL_VERSIONS, laws.GATE.id)
     world.ledger.add_evidence([Evidence(key, result, at, uuid.uuid4().hex, obs.state)])
     return result
+
+
+def plans_before(obs: Observation, version: str) -> dict[str, PlanFact]:
+    """A version's plans on the live database before expand, out of the evidence of then; empty where there is none."""
+    if obs.state is State.BASE:
+        return {}
+    for item in obs.evidence:
+        key = item.key
+        if (key.gate, key.version, key.place, item.state) == (plan.GATE.id, version, Place.LIVE, State.BASE):
+            return plan.kept(item.result.measured)
+    return {}
 
 
 def measure(world: World, obs: Observation) -> list[Evidence]:
@@ -53,6 +65,10 @@ def measure(world: World, obs: Observation) -> list[Evidence]:
     for version in versions:
         told = world.database.statements(version)
         results += [(version.name, gate.judge(version.name, told)) for gate in (prepare, shape)]
+        planned = plan.judge(version.name, told, plans_before(obs, version.name))
+        if obs.state is State.BASE:
+            planned = replace(planned, measured={**planned.measured, "plans": plan.keep(plan.plans(told))})
+        results.append((version.name, planned))
         if version.probe is None:
             fact = ProbeFact(version.name, declared=False, ok=None, detail="")
         else:

@@ -11,7 +11,7 @@ from parallelchange.adapters.postgres.catalog import read_catalog
 from parallelchange.adapters.postgres.connection import Connection, connect
 from parallelchange.adapters.postgres.laws import measure_law
 from parallelchange.adapters.postgres.revisions import Revisions
-from parallelchange.adapters.postgres.statements import prepare_all
+from parallelchange.adapters.postgres.statements import ask_all
 from parallelchange.change import Version
 from parallelchange.corpus import read_corpus
 from parallelchange.gates.laws import LawFact
@@ -120,11 +120,12 @@ class PostgresDatabase:
         """Hold the laws against every row; before expand, foretold."""
         return [measure_law(self.connection, law, state) for law in self.plan.laws]
 
-    def statements(self, version: Version) -> Sequence[StatementFact] | None:
-        """Prepare a version's recorded statements; nothing is executed."""
+    def statements(self, version: Version, *, on_copy: bool = False) -> Sequence[StatementFact] | None:
+        """Prepare and plan a version's recorded statements; nothing is executed."""
         if version.statements is None:
             return None
-        return prepare_all(self.connection, read_corpus(version.statements, version.name))
+        corpus = read_corpus(version.statements, version.name)
+        return ask_all(self.url, corpus, role=version.role, on_copy=on_copy)
 
     def sessions(self, application_name: str) -> tuple[str, ...]:
         """Open sessions and prepared transactions under that name."""

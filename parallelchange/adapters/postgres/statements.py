@@ -1,18 +1,88 @@
-"""Preparing and describing statements: what the server says of them without running them."""
+"""Preparing, describing and planning statements: what the server says of them without running them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import psycopg
 from psycopg.pq import ExecStatus
+from psycopg.pq.abc import PGresult
 
+from parallelchange.adapters.postgres.askable import locking_names, unasked
 from parallelchange.adapters.postgres.connection import Connection
-from parallelchange.corpus import Corpus
-from parallelchange.gates.prepare import StatementFact
-from parallelchange.sqltext import Kind
+from parallelchange.adapters.postgres.pipeline import Ask, message_of, pipelined, sqlstate_of
+from parallelchange.adapters.postgres.plans import Storage, read_plan, read_storage
+from parallelchange.adapters.postgres.sessions import AskingSession, asking_session
+from parallelchange.corpus import Corpus, Recorded
+from parallelchange.errors import Busy, ParallelChangeError
+from parallelchange.gates.prepare import PlanFact, StatementFact
+from parallelchange.sqltext import tokens
 
-__all__ = ["Describer", "prepare_all"]
+__all__ = ["Describer", "LockedMore", "ask_all"]
+
+_BATCH = 100
+"""Statements in a transaction: its locks are held for some hundredths of a second, and the session stays small."""
+
+_FINE = (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK)
+_LOCKS = b"""
+SELECT string_agg(DISTINCT mode || ' on ' || coalesce(relation::regclass::text, locktype), ', ') FROM pg_locks
+WHERE pid = pg_backend_pid() AND locktype <> 'virtualxid' AND mode <> 'AccessShareLock'
+"""
+_OIDS = "SELECT name, coalesce(to_regtype(name)::oid::int8, 0) FROM unnest(%s::text[]) name"
+_NAMES = """
+SELECT id, mod, format_type(id::oid, mod) FROM unnest(%s::int8[], %s::int4[]) AS told(id, mod)
+"""
+_OF_LOCKS = ("55P03", "57014")
+"""lock_not_available, query_canceled."""
+_OF_RIGHTS = "42501"
+_OF_NULLS = ("23502", "23514")
+"""A parameter's domain takes no NULL, and a plan is asked for with NULLs."""
+
+_Column = tuple[str, int, int]
+
+
+class LockedMore(ParallelChangeError):
+    """A fault of ours: asking about a statement took a stronger lock than ACCESS SHARE."""
+
+    exit_code = 3
+
+
+class _Types:
+    """Types by their names and names by their types; a name is told as a session with an empty search_path has it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._oids: dict[str, int] = {}
+        self._names: dict[tuple[int, int], str] = {}
+
+    def oids(self, types: Iterable[str]) -> list[int]:
+        """Each type's oid; 0, for the server to infer it, where there is no such type."""
+        wanted = list(types)
+        if new := sorted(set(wanted) - self._oids.keys()):
+            try:
+                self._oids.update(self.connection.execute(_OIDS, (new,)).fetchall())
+            except psycopg.Error:
+                # Text that is no type's name at all is an error to some servers.
+                for one in new:
+                    self._oids[one] = self._oid(one)
+        return [self._oids[type_] for type_ in wanted]
+
+    def _oid(self, type_: str) -> int:
+        try:
+            row = self.connection.execute(_OIDS, ([type_],)).fetchone()
+        except psycopg.Error:
+            return 0
+        return int(row[1]) if row else 0
+
+    def names(self, found: Iterable[tuple[int, int]]) -> dict[tuple[int, int], str]:
+        """How each type with its modifier is called."""
+        if new := sorted(set(found) - self._names.keys()):
+            with self.connection.transaction(force_rollback=True):
+                self.connection.execute("SET LOCAL search_path = ''")
+                rows = self.connection.execute(_NAMES, ([oid for oid, _ in new], [mod for _, mod in new]))
+                self._names.update({(int(oid), int(mod)): str(name) for oid, mod, name in rows})
+        return self._names
 
 
 class Describer:
@@ -24,7 +94,7 @@ class Describer:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        self._names: dict[tuple[int, int], str] = {}
+        self._types = _Types(connection)
 
     def describe(self, sql: str, types: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Prepare a statement and tell its shape.
@@ -34,55 +104,169 @@ class Describer:
             types: Types of its parameters; where too few are given the server infers the rest.
 
         Returns:
-            Its columns as `name type`, and the types of its parameters.
+            Its columns as `name type`, and the types of its parameters. Types that are not the server's own have
+            their schema before them, so that they read the same whatever a session's search_path is.
 
         Raises:
             psycopg.Error: The server refuses it.
         """
         pg = self.connection.pgconn
-        oids = [self._oid(type_) for type_ in types]
-        result = pg.prepare(b"", sql.encode(), oids or None)
+        result = pg.prepare(b"", sql.encode(), self._types.oids(types) or None)
         if result.status == ExecStatus.COMMAND_OK:
             result = pg.describe_prepared(b"")
-        if result.status not in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK):
-            message = result.error_message.decode(errors="replace").strip()
-            raise psycopg.ProgrammingError(message.splitlines()[0].removeprefix("ERROR:").strip())
-        columns = [((result.fname(i) or b"").decode(), result.ftype(i), result.fmod(i)) for i in range(result.nfields)]
-        parameters = [result.param_type(i) for i in range(result.nparams)]
-        shown = tuple(f"{name} {self._name(oid, mod)}" for name, oid, mod in columns)
-        return shown, tuple(self._name(oid, -1) for oid in parameters)
-
-    def _oid(self, type_: str) -> int:
-        row = self.connection.execute("SELECT to_regtype(%s)::oid::int8", (type_,)).fetchone()
-        return int(row[0]) if row and row[0] else 0
-
-    def _name(self, oid: int, mod: int) -> str:
-        if (oid, mod) not in self._names:
-            row = self.connection.execute("SELECT format_type(%s, %s)", (oid, mod)).fetchone()
-            assert row is not None
-            self._names[oid, mod] = str(row[0])
-        return self._names[oid, mod]
+        if result.status not in _FINE:
+            raise psycopg.ProgrammingError(message_of(result))
+        columns = _columns(result)
+        parameters = [(result.param_type(i), -1) for i in range(result.nparams)]
+        names = self._types.names([*((oid, mod) for _, oid, mod in columns), *parameters])
+        return tuple(f"{name} {names[oid, mod]}" for name, oid, mod in columns), tuple(names[one] for one in parameters)
 
 
-def prepare_all(connection: Connection, corpus: Corpus) -> list[StatementFact]:
-    """Prepare each recorded statement on the schema as it stands."""
-    describer = Describer(connection)
-    facts = []
-    for statement in corpus.statements:
-        error, found, unasked = None, None, ""
-        if statement.kind is Kind.UTILITY:
-            unasked = "it cannot be prepared"
-        try:
-            if not unasked:
-                text = statement.text(corpus.examples.get(statement.id))
-                found, _ = describer.describe(text, statement.types)
-        except psycopg.OperationalError as lost:
-            if connection.closed:
-                raise
-            error = str(lost)
-        except psycopg.Error as refused:
-            error = str(refused)
-        facts.append(
-            StatementFact(statement.id, statement.sql, statement.where, statement.columns, error, found, unasked)
+def _columns(result: PGresult) -> tuple[_Column, ...]:
+    return tuple(((result.fname(i) or b"").decode(), result.ftype(i), result.fmod(i)) for i in range(result.nfields))
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What the server said of one statement."""
+
+    error: str | None = None
+    columns: tuple[_Column, ...] | None = None
+    plan: PlanFact | None = None
+
+
+@dataclass(frozen=True)
+class _Question:
+    """One statement as it is asked about."""
+
+    id: str
+    text: bytes
+    types: Sequence[int]
+
+    def asks(self, name: str) -> list[Ask]:
+        """Prepare it, then explain it with a NULL for each parameter; EXPLAIN runs nothing."""
+        numbers = (
+            [int(t.text[1:]) for t in tokens(self.text.decode()) if t.kind == "parameter"] if b"$" in self.text else []
         )
-    return facts
+        nulls = ", ".join(["NULL"] * max([len(self.types), *numbers]))
+        explain = f"EXPLAIN (COSTS OFF, FORMAT JSON) EXECUTE {name}" + (f"({nulls})" if nulls else "")
+        return [(name.encode(), self.text, self.types), explain.encode()]
+
+
+def ask_all(url: str, corpus: Corpus, *, role: str | None, on_copy: bool) -> list[StatementFact]:
+    """Ask the server about each statement of a version, and run none.
+
+    Args:
+        url: The database.
+        corpus: What the version sends.
+        role: The version's role, whose view of names and, where we may, whose privileges hold; None for ours.
+        on_copy: Whether it is a scratch copy. On a database that serves, only what takes ACCESS SHARE is asked about.
+
+    Raises:
+        Busy: A lock was not to be had in time.
+        LockedMore: Asking took a stronger lock than ACCESS SHARE where the database serves.
+        Unavailable: The database does not answer, or has no such role.
+    """
+    with asking_session(url, role) as session:
+        connection = session.connection
+        left = unasked(corpus, on_copy=on_copy, locking=frozenset() if on_copy else locking_names(connection))
+        types = _Types(connection)
+        types.oids({type_ for statement in corpus.statements for type_ in statement.types})
+        questions = [
+            _Question(s.id, s.text(corpus.examples.get(s.id)).encode(), types.oids(s.types))
+            for s in corpus.statements
+            if s.id not in left
+        ]
+        answers = _Asker(session, read_storage(connection), on_copy=on_copy).ask(questions)
+        names = types.names((oid, mod) for a in answers.values() for _, oid, mod in a.columns or ())
+    return [
+        _fact(statement, answers.get(statement.id), left.get(statement.id, ""), names)
+        for statement in corpus.statements
+    ]
+
+
+def _fact(statement: Recorded, answer: _Answer | None, why: str, names: Mapping[tuple[int, int], str]) -> StatementFact:
+    fact = StatementFact(statement.id, statement.sql, statement.where, statement.columns, unasked=why)
+    if answer is None:
+        return fact
+    found = None if answer.columns is None else tuple(f"{name} {names[oid, mod]}" for name, oid, mod in answer.columns)
+    return replace(fact, error=answer.error, found=found, plan=answer.plan)
+
+
+class _Asker:
+    """Asks about statements in batches; each batch is one transaction that is rolled back."""
+
+    def __init__(self, session: AskingSession, storage: Storage, *, on_copy: bool) -> None:
+        self.session, self.storage, self.on_copy = session, storage, on_copy
+
+    def ask(self, questions: Sequence[_Question]) -> dict[str, _Answer]:
+        """Ask about all of them.
+
+        A failure ends its transaction, so those before it are asked again by themselves, to see their locks too.
+        """
+        answers: dict[str, _Answer] = {}
+        batches = [questions[at : at + _BATCH] for at in range(0, len(questions), _BATCH)]
+        while batches:
+            batch = batches.pop()
+            found = self._batch(batch)
+            if len(found) == len(batch) and all(a.error is None and not _failed(a.plan) for a in found):
+                answers.update(zip((q.id for q in batch), found, strict=True))
+                continue
+            last = len(found) - 1
+            answers[batch[last].id] = found[last]
+            batches += [part for part in (batch[:last], batch[last + 1 :]) if part]
+        return answers
+
+    def _batch(self, batch: Sequence[_Question]) -> list[_Answer]:
+        """Ask about a batch, up to the first failure."""
+        asks: list[Ask] = [b"BEGIN READ ONLY"]
+        for number, question in enumerate(batch):
+            asks += question.asks(f"parallelchange_{number}")
+        ((begun,), *told), _ = pipelined(self.session.connection, [*asks, _LOCKS], [b"ROLLBACK", b"DEALLOCATE ALL"])
+        if begun.status not in _FINE:
+            raise psycopg.OperationalError(message_of(begun))
+        answers = []
+        for number in range(len(batch)):
+            answer = self._answer(*told[2 * number : 2 * number + 2])
+            answers.append(answer)
+            if answer.error is not None or _failed(answer.plan):
+                return answers
+        (locks,) = told[-1]
+        if locks.status != ExecStatus.TUPLES_OK:
+            raise psycopg.OperationalError(f"our own locks cannot be seen: {message_of(locks)}")
+        more = locks.get_value(0, 0)
+        if more and not self.on_copy:
+            raise LockedMore(
+                f"asking about recorded statements took {more.decode()}, and was ended at once",
+                hint="please report it, with the statements that use it",
+            )
+        return answers
+
+    def _answer(self, described: Sequence[PGresult], explained: Sequence[PGresult]) -> _Answer:
+        for result in (*described, *explained):
+            if sqlstate_of(result) in _OF_LOCKS:
+                raise Busy(
+                    f"a recorded statement could not be asked about: {message_of(result)}",
+                    hint="somebody holds a lock for long; see pg_stat_activity, and run it again",
+                )
+        refused = next((result for result in described if result.status not in _FINE), None)
+        if refused is not None:
+            return _Answer(error=message_of(refused))
+        columns = _columns(described[-1])
+        (plan,) = explained
+        if plan.status == ExecStatus.TUPLES_OK:
+            return _Answer(None, columns, read_plan(plan.get_value(0, 0) or b"[]", self.storage))
+        return _Answer(None, columns, self._unplanned(plan))
+
+    def _unplanned(self, result: PGresult) -> PlanFact:
+        state, said = sqlstate_of(result), message_of(result)
+        if state in _OF_NULLS:
+            return PlanFact(error=said, unasked="a parameter takes no NULL")
+        if state == _OF_RIGHTS and not self.session.as_version:
+            why = f"{said} to our own role; name the version's role in the change file, and grant it to ours"
+            return PlanFact(error=said, untold=why)
+        return PlanFact(error=said)
+
+
+def _failed(plan: PlanFact | None) -> bool:
+    return plan is None or plan.error is not None
