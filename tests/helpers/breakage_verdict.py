@@ -1,0 +1,130 @@
+"""What our layers say of the same statements and the same DDL."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from helpers.breakage import APPLICATION, WARM, Session, clone
+from helpers.breakage_schema import APP
+from helpers.breakage_uses import USES
+from parallelchange.adapters.postgres.describing import describing
+from parallelchange.adapters.postgres.execute import execute_all
+from parallelchange.adapters.postgres.statements import ask_all
+from parallelchange.corpus import Corpus
+from parallelchange.gates import execute, plan, prepare, shape
+from parallelchange.gates.execute import Executed
+from parallelchange.gates.prepare import StatementFact
+from parallelchange.local.postgres import EmbeddedPostgres
+from parallelchange.model import GateResult, State, Verdict, combine
+from parallelchange.recording import build_corpus
+from parallelchange.transactions import Event
+
+__all__ = ["LAYERS", "LOG", "VERSION", "Recording", "Run", "measure", "record", "verdicts"]
+
+VERSION = "v1"
+LAYERS = ("prepare", "shape", "plan", "execute")
+LOG = {
+    "log_destination": "jsonlog",
+    "logging_collector": "on",
+    "log_directory": "jsonlog",
+    "log_statement": "all",
+}
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What was recorded of the old version.
+
+    Args:
+        corpus: All of it.
+        ids: The statements of each use.
+    """
+
+    corpus: Corpus
+    ids: Mapping[str, frozenset[str]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """The layers on one copy in one state.
+
+    Args:
+        facts: What the server said of each statement.
+        executed: What came of running them.
+    """
+
+    facts: Sequence[StatementFact]
+    executed: tuple[Executed, ...]
+
+
+def record(server: EmbeddedPostgres, source: str) -> Recording:
+    """Have the old version work for a while, and make its corpus from the server's log, as `record` does."""
+    with clone(server, source, "recording") as name:
+        for use in USES:
+            session = Session(server.url(name, APP), [use])
+            for time in range(WARM):
+                seen = session.send(use, time)
+                assert not seen.error, f"{use.name}: {seen.error}"
+            session.close()
+        with describing(server.url(name)) as describe:
+            corpus = build_corpus(VERSION, _events(server.data_dir, name), describe, where="tests")
+    ids: dict[int, set[str]] = {}
+    for unit in corpus.units:
+        ids.setdefault(unit.session, set()).update(step.statement for step in unit.steps)
+    assert len(ids) == len(USES), f"of {len(USES)} kinds of statement {len(ids)} were recorded"
+    return Recording(corpus, {use.name: frozenset(ids[number]) for number, use in enumerate(USES, 1)})
+
+
+def measure(url: str, corpus: Corpus, before: Run | None = None) -> Run:
+    """Let the layers look at a copy as it stands, as a rehearsal does.
+
+    Args:
+        url: The copy, as a superuser.
+        corpus: What the version sends.
+        before: The same in the state before.
+    """
+    executed = execute_all(url, APPLICATION, corpus, role=APP, before=before and before.executed)
+    return Run(ask_all(url, corpus, role=APP, on_copy=True), executed)
+
+
+def verdicts(ids: frozenset[str], before: Run, after: Run) -> dict[str, GateResult]:
+    """What each layer says of some statements, as if the version sent no others; by the layer's name."""
+    facts = [fact for fact in after.facts if fact.id in ids]
+    plans = plan.plans(fact for fact in before.facts if fact.id in ids)
+    ran, ran_before = (tuple(item for item in run.executed if item.id in ids) for run in (after, before))
+    return {
+        "prepare": prepare.judge(VERSION, facts),
+        "shape": shape.judge(VERSION, facts),
+        "plan": plan.judge(VERSION, facts, plans),
+        "execute": execute.judge(execute.PhaseRun(VERSION, State.EXPANDED, ran, ran_before)),
+    }
+
+
+def joined(results: Mapping[str, GateResult]) -> Verdict:
+    """The verdict of all layers, joined as the judge joins them."""
+    return combine(result.verdict for result in results.values())
+
+
+def _events(data: Path, database: str) -> Iterator[Event]:
+    for path in sorted((data / "jsonlog").glob("*.json")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            entry = json.loads(line)
+            if entry.get("application_name") != APPLICATION or entry.get("dbname") != database:
+                continue
+            head, _, sql = entry["message"].partition(": ")
+            if head != "statement" and not head.startswith("execute "):
+                continue
+            values = tuple(_values(entry.get("detail", "")))
+            named = head.startswith("execute ") and head != "execute <unnamed>"
+            yield Event(entry["session_id"], sql, values or None, prepared=named)
+
+
+def _values(detail: str) -> Iterator[str | None]:
+    import re
+
+    _, _, values = detail.partition(": ")
+    for match in re.finditer(r"\$\d+ = (?:'((?:[^']|'')*)'|NULL)", values):
+        yield None if match[1] is None else match[1].replace("''", "'")
