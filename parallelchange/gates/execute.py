@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from enum import StrEnum
 
 from parallelchange.gates.base import Act, Gate, failed, passed, unknown
 from parallelchange.gates.prepare import shown
 from parallelchange.model import Finding, GateResult, State
 
-__all__ = ["GATE", "Executed", "Outcome", "PhaseRun", "judge"]
+__all__ = ["GATE", "Executed", "Outcome", "PhaseRun", "broken", "judge"]
 
 GATE = Gate(
     id="execute",
-    what="The recorded statements run on the copy, in their order, in transactions that are rolled back.",
+    what="The recorded statements run on the copy, in their order, in a transaction that is rolled back.",
     why="Only execution finds NOT NULL, CHECK and foreign key failures, and nobody executes writes in production.",
     remedy="change the operation so that the version's statements keep working, or record the version again",
     example="The old version's nightly `INSERT INTO export SELECT *` fails once a column is added.",
     guards=frozenset({Act.EXPAND, Act.SET_WEIGHT, Act.CONTRACT}),
 )
 
+_OF_THE_ROWS = frozenset({"23503", "23505", "42P06", "42P07", "42701", "42710", "42723", "P0002"})
+"""About what happens to be there (a parent, a duplicate, a table made already), which the recording had otherwise."""
 
-_OF_THE_ROWS = {"23503", "23505"}
-"""foreign_key_violation, unique_violation: about the rows at hand, and the copy has other rows than the recording."""
+_OF_THE_MOMENT = frozenset({"57014", "55P03", "40001", "40P01"})
+"""Timeouts and conflicts: they come and go, and neither prove nor refute anything."""
+
+_CATALOG = re.compile(r"\b(?:from|join)\s+(?:pg_catalog\.)?pg_\w|\binformation_schema\.", re.IGNORECASE)
+"""What reads the catalogs reads another number of rows after any change."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +38,28 @@ class Outcome:
     Args:
         error: What PostgreSQL said; None when it worked.
         sqlstate: Its code.
+        rows: Rows it returned or changed; None when it has no such number.
+        written: Rows it changed on the way, for what is not answered with their number.
+        columns: Its result's columns, as `name type`.
         idle: Whether it is a write that found no row to change, and so showed nothing.
+        late: What the deferred constraints said at the end of a transaction that was rolled back.
+        recorded: The code it failed with when it was recorded; empty when it worked then.
+        skipped: Why it cannot be run here; empty when it was.
+        exempt: Whether no change of a schema can touch it.
+        sent: The data that a COPY was given.
     """
 
     error: str | None = None
     sqlstate: str | None = None
+    rows: int | None = None
+    written: int | None = None
+    columns: tuple[str, ...] = ()
     idle: bool = False
+    late: str | None = None
+    recorded: str = ""
+    skipped: str = ""
+    exempt: bool = False
+    sent: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -47,13 +70,15 @@ class Executed:
         id: Its id in the corpus.
         sql: Its text.
         where: Where it was recorded.
-        outcomes: One for each time it was sent.
+        outcomes: One for each time it was sent, in that order.
+        cause: The DDL after which it fails, where that is known.
     """
 
     id: str
     sql: str
     where: str
     outcomes: tuple[Outcome, ...]
+    cause: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,47 +98,117 @@ class PhaseRun:
     before: tuple[Executed, ...] | None = None
 
 
+class _Says(StrEnum):
+    """What one execution says of the statement."""
+
+    WORKS = "works"
+    NOTHING = "nothing"  # and nothing need be shown
+    UNPROVEN = "unproven"
+    DIFFERS = "differs"  # it may be the change's doing, or the clock's
+    REFUSED = "refused"
+    CHANGED = "changed"
+
+
+_BROKEN = (_Says.REFUSED, _Says.CHANGED)
+
+
 def judge(run: PhaseRun) -> GateResult:
-    """What worked before must work now; what was never seen working is unknown."""
-    refused: list[Finding] = []
-    unproven: list[Finding] = []
+    """What worked before must work now, and do the same; what was never seen working is unknown."""
+    wrong: list[Finding] = []
+    open_: list[Finding] = []
     before = {item.id: item.outcomes for item in run.before or ()}
     for item in run.executed:
-        worked = 0
-        for index, outcome in enumerate(item.outcomes):
-            known = before.get(item.id)
-            if known and known[index].error is not None:
-                continue  # it did not work before either: not the change's doing
-            if outcome.error is None:
-                worked += not outcome.idle
-            elif known or outcome.sqlstate not in _OF_THE_ROWS:
-                refused.append(
-                    GATE.finding(
-                        "refused",
-                        f"{shown(item.sql)} of {run.version} fails once {run.state}: {outcome.error}",
-                        where=item.where,
-                    )
-                )
-                worked += 1
-                break
-        if not worked:
-            idle = "it changed no row" if any(o.idle for o in item.outcomes) else "its parameters are not recorded"
-            why = next((o.error for o in item.outcomes if o.error), idle)
-            unproven.append(
-                GATE.finding(
-                    "unproven",
-                    f"{shown(item.sql)} of {run.version} worked with none of its recorded parameters: {why}",
-                    where=item.where,
-                    remedy="record it with rows that are in the database",
-                )
-            )
+        heard = _heard(item, before.get(item.id) if run.before is not None else None)
+        said = dict(reversed(heard))  # the first of each kind
+        worst = next((says for says in (*_BROKEN, _Says.DIFFERS) if says in said), None)
+        if worst:
+            since = f"; since {shown(item.cause)}" if item.cause and worst in _BROKEN else ""
+            does = "fails" if worst is _Says.REFUSED else "does not do the same"
+            told = f"{shown(item.sql)} of {run.version} {does} once {run.state}: {said[worst]}{since}"
+            remedy = "see why; a statement whose answer depends on the clock or on chance cannot be compared"
+            where = f"{run.version}: {item.where}" if item.where else run.version
+            finding = GATE.finding(worst, told, where=where, remedy=remedy if worst is _Says.DIFFERS else "")
+            (wrong if worst in _BROKEN else open_).append(finding)
+        elif _Says.WORKS not in said and (_Says.UNPROVEN in said or not heard):
+            open_.append(_unproven(run, item, said.get(_Says.UNPROVEN, "it was never seen sent")))
     executed = sum(len(item.outcomes) for item in run.executed)
-    if refused:
-        return failed(GATE, *refused, *unproven, version=run.version, executed=executed)
-    if not executed and not unproven:
+    if wrong:
+        return failed(GATE, *wrong, *open_, version=run.version, executed=executed)
+    if not executed and not open_:
         told = f"no statement of {run.version} was executed"
         remedy = f"run `parallelchange record {run.version} -- COMMAND` with the app's tests"
-        unproven.append(GATE.finding("none", told, where=run.version, remedy=remedy))
-    if unproven:
-        return unknown(GATE, *unproven, version=run.version, executed=executed)
+        open_.append(GATE.finding("none", told, where=run.version, remedy=remedy))
+    if open_:
+        return unknown(GATE, *open_, version=run.version, executed=executed)
     return passed(GATE, version=run.version, executed=executed)
+
+
+def _unproven(run: PhaseRun, item: Executed, why: str) -> Finding:
+    return GATE.finding(
+        "unproven",
+        f"{shown(item.sql)} of {run.version} worked in none of its {len(item.outcomes)} sendings: {why}",
+        where=f"{run.version}: {item.where}" if item.where else run.version,
+        remedy="record it with rows that are in the database",
+    )
+
+
+def broken(run: PhaseRun) -> dict[str, int]:
+    """The statements that broke in this state: id to the first sending that did."""
+    before = {item.id: item.outcomes for item in run.before or ()}
+    found = {}
+    for item in run.executed:
+        heard = _heard(item, before.get(item.id) if run.before is not None else None)
+        first = next((index for index, (says, _) in enumerate(heard) if says in _BROKEN), None)
+        if first is not None:
+            found[item.id] = first
+    return found
+
+
+def _heard(item: Executed, before: tuple[Outcome, ...] | None) -> list[tuple[_Says, str]]:
+    """What each sending says, with its reason."""
+    known = before if before is not None and len(before) == len(item.outcomes) else None
+    if before is not None and known is None:
+        # Two runs of one corpus have the same sendings; else there is nothing to hold them against.
+        return [(_Says.UNPROVEN, "the state before ran other statements")] * max(1, len(item.outcomes))
+    return [_says(item.sql, now, known[index] if known else None) for index, now in enumerate(item.outcomes)]
+
+
+def _says(sql: str, now: Outcome, before: Outcome | None) -> tuple[_Says, str]:
+    if now.exempt:
+        return _Says.NOTHING, ""
+    if now.recorded and not now.skipped:
+        return _failed_then(now, before)
+    if now.skipped or (before is not None and (before.error is not None or before.skipped)):
+        # It did not work before either: not the change's doing.
+        return _Says.UNPROVEN, now.skipped or f"it did not work before: {before and (before.error or before.skipped)}"
+    if now.error is not None:
+        why = f"{now.error} ({now.sqlstate})" if now.sqlstate else now.error
+        of_the_rows = before is None and now.sqlstate in _OF_THE_ROWS
+        return (_Says.UNPROVEN if of_the_rows or now.sqlstate in _OF_THE_MOMENT else _Says.REFUSED), why
+    differs = _differs(sql, now, before) if before is not None else None
+    idle = (_Says.UNPROVEN, "it changed no row") if now.idle else None
+    return differs or idle or (_Says.WORKS, "")
+
+
+def _failed_then(now: Outcome, before: Outcome | None) -> tuple[_Says, str]:
+    """It failed when it was recorded, and the version lives with that; not with another error in its place."""
+    if now.error is None or now.sqlstate == now.recorded:
+        return _Says.NOTHING, ""
+    why = f"{now.error} ({now.sqlstate}), where {now.recorded} was recorded"
+    same = before is not None and before.sqlstate == now.recorded
+    return (_Says.REFUSED if same and now.sqlstate not in _OF_THE_MOMENT else _Says.UNPROVEN), why
+
+
+def _differs(sql: str, now: Outcome, before: Outcome) -> tuple[_Says, str] | None:
+    """What it did otherwise than in the state before."""
+    if now.late and not before.late:
+        return _Says.REFUSED, f"at the end of its transaction: {now.late}"
+    if now.columns != before.columns:
+        gave, gives = ", ".join(before.columns), ", ".join(now.columns)
+        return _Says.CHANGED, f"it gave ({gave}) and now gives ({gives})"
+    for noun, was, is_ in (("rows", before.rows, now.rows), ("written rows", before.written, now.written)):
+        if was and is_ == 0 and not _CATALOG.search(sql):
+            return _Says.CHANGED, f"{was} {noun} before, none now"
+        if was != is_ and not _CATALOG.search(sql):
+            return _Says.DIFFERS, f"{was} {noun} before, {is_} now"
+    return None

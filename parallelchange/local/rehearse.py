@@ -111,7 +111,13 @@ class Rehearsal:
         executed: tuple[Executed, ...] = ()
         if version.statements is not None:
             corpus = read_corpus(version.statements, version.name)
-            executed = execute_all(self.database.url, version.application_name, corpus)
+            executed = execute_all(
+                self.database.url,
+                version.application_name,
+                corpus,
+                role=version.role,
+                before=self._before.get(version.name),
+            )
         run = execute.PhaseRun(version.name, state, executed, self._before.get(version.name))
         self._keep(version.name, state, execute.judge(run))
         self._before[version.name] = executed

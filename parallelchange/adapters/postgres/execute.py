@@ -1,66 +1,65 @@
-"""Executing recorded statements, each in a transaction that is rolled back. Only ever on a scratch copy."""
+"""Executing what a version sends, in order, in one transaction that is rolled back. Only ever on a scratch copy."""
 
 from __future__ import annotations
 
-import re
-
-from psycopg.pq import DiagnosticField, ExecStatus
+from collections.abc import Sequence
 
 from parallelchange.adapters.postgres.connection import Connection, connect
-from parallelchange.corpus import Corpus, Recorded, Step
+from parallelchange.adapters.postgres.replay import Replay
+from parallelchange.adapters.postgres.sequences import kept_sequences
+from parallelchange.corpus import Corpus
 from parallelchange.gates.execute import Executed, Outcome
+from parallelchange.model import Statement
 
-__all__ = ["execute_all"]
-
-_WRITES = ("INSERT", "UPDATE", "DELETE", "MERGE")
-_WRITES_INSIDE = re.compile(
-    r"\s*with\b.*\b(insert\s+into|update\s|delete\s+from|merge\s+into)", re.IGNORECASE | re.DOTALL
-)
-_WRITTEN = "SELECT coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0)::int FROM pg_stat_xact_user_tables"
-_FINE = (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK, ExecStatus.EMPTY_QUERY)
+__all__ = ["execute_all", "scratch_session"]
 
 
-def execute_all(url: str, application_name: str | None, corpus: Corpus) -> tuple[Executed, ...]:
-    """Run every statement as it was sent.
+def scratch_session(url: str) -> Connection:
+    """A session on a scratch copy as an app would have it: under row security, and with nothing prepared by us.
+
+    Raises:
+        Unavailable: The server does not answer.
+    """
+    connection = connect(url, row_security="on")
+    connection.prepare_threshold = None
+    return connection
+
+
+def execute_all(
+    url: str,
+    application_name: str | None,
+    corpus: Corpus,
+    *,
+    role: str | None = None,
+    before: Sequence[Executed] | None = None,
+    after: Sequence[Statement] = (),
+) -> tuple[Executed, ...]:
+    """Run every statement as it was sent, in the order and the transactions it was sent in.
 
     Args:
-        url: The scratch copy.
+        url: The scratch copy. It is left as it was, its sequences too.
         application_name: What the version's sessions call themselves: triggers tell it by that.
         corpus: What the version sends.
+        role: The role of its sessions; None for the one we are.
+        before: The same in the state before: a COPY is given the very data that it was given then.
+        after: DDL to run first, in the same transaction.
+
+    Raises:
+        Unavailable: The copy does not answer, or does not let us act as the role.
     """
     outcomes: dict[str, list[Outcome]] = {statement.id: [] for statement in corpus.statements}
-    with connect(url) as connection:
-        if application_name:
-            connection.execute("SELECT set_config('application_name', %s, false)", (application_name,))
-        for step in corpus.steps():
-            outcomes[step.statement].append(_execute(connection, corpus.by_id[step.statement], step))
+    sent = {item.id: [o.sent for o in item.outcomes] for item in before or () if any(o.sent for o in item.outcomes)}
+    with scratch_session(url) as connection, kept_sequences(connection):
+        connection.execute("BEGIN")
+        try:
+            for statement in after:
+                connection.execute(statement.sql.encode())
+            replay = Replay(connection, corpus, application_name, role, sent)
+            for unit in corpus.units:
+                for step, outcome in zip(unit.steps, replay.unit(unit), strict=True):
+                    outcomes[step.statement].append(outcome)
+        finally:
+            if not connection.closed:
+                connection.execute("ROLLBACK")
+                connection.execute("SELECT pg_advisory_unlock_all()")
     return tuple(Executed(s.id, s.sql, s.where, tuple(outcomes[s.id])) for s in corpus.statements)
-
-
-def _execute(connection: Connection, statement: Recorded, step: Step) -> Outcome:
-    pg = connection.pgconn
-    connection.execute("BEGIN")
-    try:
-        oids = [_oid(connection, type_) for type_ in statement.types]
-        given = [None if value is None else value.encode() for value in step.parameters(statement)]
-        result = pg.exec_params(statement.text(step).encode(), given, oids or None)
-        command = (result.command_status or b"").decode().split()
-        idle = bool(command) and command[0] in _WRITES and command[-1] == "0"
-        if result.status in _FINE and _WRITES_INSIDE.match(statement.sql):
-            # Such a statement is answered as the SELECT at its end; the rows it wrote are told elsewhere.
-            idle = connection.execute(_WRITTEN).fetchone() == (0,)
-        if result.status in _FINE:
-            # Deferred constraints would else speak up only at a commit that never comes.
-            result = pg.exec_(b"SET CONSTRAINTS ALL IMMEDIATE")
-        if result.status in _FINE:
-            return Outcome(idle=idle)
-        error = result.error_message.decode(errors="replace").strip().splitlines()[0]
-        state = result.error_field(DiagnosticField.SQLSTATE) or b""
-        return Outcome(error.removeprefix("ERROR:").strip(), state.decode())
-    finally:
-        connection.execute("ROLLBACK")
-
-
-def _oid(connection: Connection, type_: str) -> int:
-    row = connection.execute("SELECT to_regtype(%s)::oid::int8", (type_,)).fetchone()
-    return int(row[0]) if row and row[0] else 0
