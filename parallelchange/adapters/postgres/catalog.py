@@ -7,77 +7,10 @@ from collections.abc import Iterable
 import psycopg
 
 from parallelchange.adapters.postgres.connection import Connection
+from parallelchange.adapters.postgres.fingerprint import fingerprint, schema_lines
 from parallelchange.model import Catalog, Column, Table, TableName
 
-__all__ = ["canonical_types", "fingerprint", "read_catalog"]
-
-# One line per object of the user's schemas. Left out: system schemas, our ledger, Alembic's bookkeeping, objects
-# of extensions, the catalogued NOT NULL constraints that only PostgreSQL 18 has (attnotnull says the same), and
-# the checks that migrate adds: they are the change's own, and the schema counts as expanded with and without them.
-_FINGERPRINT = """
-WITH spaces AS (
-  SELECT oid, nspname FROM pg_namespace
-  WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'parallelchange')
-), rels AS (
-  SELECT c.oid, c.relname, c.relkind, c.relrowsecurity, c.relforcerowsecurity, c.relpersistence, c.reloptions,
-    n.nspname
-  FROM pg_class c JOIN spaces n ON n.oid = c.relnamespace
-  WHERE c.relname <> 'alembic_version'
-    AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
-                    AND d.deptype = 'e')
-), lines AS (
-  SELECT format('relation %s.%s %s %s %s %s %s', nspname, relname, relkind, relrowsecurity, relforcerowsecurity,
-      relpersistence, reloptions) AS line
-  FROM rels WHERE relkind IN ('r', 'p', 'v', 'm', 'f')
-  UNION ALL
-  SELECT format('column %s.%s %s %s %s null=%s %s %s %s', r.nspname, r.relname,
-      row_number() OVER (PARTITION BY r.oid ORDER BY a.attnum),
-      a.attname, format_type(a.atttypid, a.atttypmod), NOT a.attnotnull,
-      a.attidentity::text || a.attgenerated::text, pg_get_expr(d.adbin, d.adrelid),
-      (SELECT collname FROM pg_collation l WHERE l.oid = a.attcollation))
-  FROM rels r JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
-  LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-  WHERE r.relkind IN ('r', 'p', 'v', 'm', 'f', 'c')
-  UNION ALL
-  SELECT format('constraint %s.%s %s %s %s', r.nspname, r.relname, c.conname, c.convalidated,
-      pg_get_constraintdef(c.oid))
-  FROM rels r JOIN pg_constraint c ON c.conrelid = r.oid WHERE c.contype NOT IN ('n', 't')
-    AND c.conname !~ '^parallelchange_'
-  UNION ALL
-  SELECT format('index %s %s', pg_get_indexdef(i.indexrelid), i.indisvalid)
-  FROM rels r JOIN pg_index i ON i.indrelid = r.oid
-  UNION ALL
-  SELECT format('trigger %s %s %s', pg_get_triggerdef(t.oid), t.tgenabled, md5(p.prosrc))
-  FROM rels r JOIN pg_trigger t ON t.tgrelid = r.oid AND NOT t.tgisinternal JOIN pg_proc p ON p.oid = t.tgfoid
-  UNION ALL
-  SELECT format('view %s.%s %s', nspname, relname, pg_get_viewdef(oid)) FROM rels WHERE relkind IN ('v', 'm')
-  UNION ALL
-  SELECT format('rule %s', pg_get_ruledef(w.oid))
-  FROM rels r JOIN pg_rewrite w ON w.ev_class = r.oid WHERE r.relkind IN ('r', 'p')
-  UNION ALL
-  SELECT format('policy %s.%s %s %s %s %s %s %s', r.nspname, r.relname, p.polname, p.polcmd, p.polpermissive,
-      (SELECT string_agg(CASE o WHEN 0 THEN 'public' ELSE pg_get_userbyid(o) END, ',') FROM unnest(p.polroles) o),
-      pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))
-  FROM rels r JOIN pg_policy p ON p.polrelid = r.oid
-  UNION ALL
-  SELECT format('function %s.%s(%s) %s', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid),
-      CASE WHEN p.prokind IN ('f', 'p') THEN md5(pg_get_functiondef(p.oid)) ELSE p.prosrc END)
-  FROM pg_proc p JOIN spaces n ON n.oid = p.pronamespace
-  WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid
-                    AND d.deptype = 'e')
-  UNION ALL
-  SELECT format('enum %s.%s %s', n.nspname, t.typname, string_agg(e.enumlabel, ',' ORDER BY e.enumsortorder))
-  FROM pg_type t JOIN spaces n ON n.oid = t.typnamespace JOIN pg_enum e ON e.enumtypid = t.oid
-  GROUP BY n.nspname, t.typname
-  UNION ALL
-  SELECT format('domain %s.%s %s %s %s', n.nspname, t.typname, format_type(t.typbasetype, t.typtypmod), t.typnotnull,
-      (SELECT string_agg(pg_get_constraintdef(c.oid), ';' ORDER BY c.conname) FROM pg_constraint c
-       WHERE c.contypid = t.oid AND c.contype = 'c'))
-  FROM pg_type t JOIN spaces n ON n.oid = t.typnamespace WHERE t.typtype = 'd'
-)
-SELECT encode(sha256(convert_to(coalesce(string_agg(line, E'\\n' ORDER BY line COLLATE "C"), ''), 'UTF8')), 'hex')
-FROM lines
-"""
+__all__ = ["canonical_types", "fingerprint", "read_catalog", "schema_lines"]
 
 _TABLE = """
 SELECT c.oid, c.relkind, nullif(c.reltuples, -1)::bigint,
@@ -118,17 +51,6 @@ WHERE tgrelid = %s AND NOT tgisinternal AND tgtype & 3 = 3 AND tgname >= 'zz_par
 """
 
 _CHILDREN = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = %s ORDER BY 1"
-
-
-def fingerprint(connection: Connection) -> str:
-    """sha256 over the user's schema."""
-    with connection.transaction(force_rollback=True):
-        # Definitions are printed relative to the search path; empty, they are the same for every session.
-        connection.execute("SET LOCAL search_path = ''")
-        connection.execute("SET LOCAL quote_all_identifiers = off")
-        row = connection.execute(_FINGERPRINT).fetchone()
-    assert row is not None
-    return str(row[0])
 
 
 def read_catalog(connection: Connection, tables: Iterable[TableName], types: Iterable[str] = ()) -> Catalog:
