@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from parallelchange.adapters.postgres.causes import Causes, changed, find_causes, foresee_causes
 from parallelchange.adapters.postgres.database import PostgresDatabase
 from parallelchange.adapters.postgres.execute import execute_all
 from parallelchange.adapters.postgres.ledger import PostgresLedger
 from parallelchange.change import Version
-from parallelchange.corpus import read_corpus
+from parallelchange.corpus import Corpus, read_corpus
 from parallelchange.errors import ParallelChangeError, SchemaState
 from parallelchange.gates import execute, laws, prepare, rehearsal, shape
 from parallelchange.gates.execute import Executed
+from parallelchange.gates.prepare import StatementFact
 from parallelchange.local.copy import copy_database
 from parallelchange.local.postgres import scratch_postgres
 from parallelchange.model import Evidence, EvidenceKey, Finding, GateResult, Phase, Place, State, Verdict, combine
@@ -44,6 +46,7 @@ class Rehearsal:
     evidence: list[Evidence] = field(default_factory=list)
     applied: dict[str, Applied] = field(default_factory=dict)
     _before: dict[str, tuple[Executed, ...]] = field(default_factory=dict)
+    _foreseen: Causes = field(default_factory=Causes)
 
     def all(self) -> list[Evidence]:
         """Go through the phases; what cannot be reached because of an error is failed with that error."""
@@ -93,6 +96,10 @@ class Rehearsal:
         return laws.judge(self.database.laws(State.EXPANDED)).findings
 
     def _contract(self) -> tuple[Finding, ...]:
+        new, phase = self.plan.change.new, (*self.plan.migrate, *self.plan.contract)
+        if new.statements is not None:
+            corpus = read_corpus(new.statements, new.name)
+            self._foreseen = foresee_causes(self.database.url, new, corpus, phase, self._before.get(new.name, ()))
         self.applied["migrate"] = self.database.apply(Phase.MIGRATE)
         self.applied["contract"] = self.database.apply(Phase.CONTRACT)
         state, differences = self._state()
@@ -104,23 +111,37 @@ class Rehearsal:
         return state_of(self.plan, self.database.catalog())
 
     def _version(self, version: Version, state: State) -> None:
-        """Prepare, describe and execute what the version sends, in this state."""
+        """All layers of what the version sends, in this state."""
+        self.tell(f"  {version.name}: preparing and executing what it sends")
         told = self.database.statements(version)
-        self._keep(version.name, state, prepare.judge(version.name, told))
-        self._keep(version.name, state, shape.judge(version.name, told))
         executed: tuple[Executed, ...] = ()
+        before = self._before.get(version.name)
         if version.statements is not None:
             corpus = read_corpus(version.statements, version.name)
             executed = execute_all(
-                self.database.url,
-                version.application_name,
-                corpus,
-                role=version.role,
-                before=self._before.get(version.name),
+                self.database.url, version.application_name, corpus, role=version.role, before=before
             )
-        run = execute.PhaseRun(version.name, state, executed, self._before.get(version.name))
-        self._keep(version.name, state, execute.judge(run))
+            run = execute.PhaseRun(version.name, state, executed, before)
+            causes = self._causes(version, corpus, run, told)
+            told, executed = causes.of_facts(told), causes.of_executed(executed)
+        # Each layer speaks here; `plan` is to be one of them: plan.judge(version.name, facts, before).
+        self._keep(version.name, state, prepare.judge(version.name, told))
+        self._keep(version.name, state, shape.judge(version.name, told))
+        self._keep(version.name, state, execute.judge(execute.PhaseRun(version.name, state, executed, before)))
         self._before[version.name] = executed
+
+    def _causes(
+        self, version: Version, corpus: Corpus, run: execute.PhaseRun, told: Sequence[StatementFact] | None
+    ) -> Causes:
+        """The DDL that broke what fails."""
+        if run.state is State.CONTRACTED:
+            return self._foreseen  # what contract has dropped nothing brings back to be tried again
+        if run.state is State.BASE:
+            return Causes()
+        return find_causes(
+            self.database.url, version, corpus, self.plan.expand, execute.broken(run), changed(told),
+            before=run.before or (), undo=self.plan.revert,
+        )  # fmt: skip
 
     def _keep(self, version: str, state: State, result: GateResult) -> None:
         """Keep a verdict with what it was measured on."""
