@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from parallelchange.model import TableName
 from parallelchange.operations import Operation
 
-__all__ = ["Bound", "Change", "MetricsSpec", "Probe", "Traffic", "Version"]
+__all__ = ["REHEARSAL_ROWS", "Bound", "Change", "Mask", "MetricsSpec", "Probe", "RehearsalSpec", "Traffic", "Version"]
+
+REHEARSAL_ROWS = 20_000
+"""Rows a rehearsal copy takes of each table, when the change file does not say."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,40 @@ class MetricsSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Mask:
+    """What stands in a column of the rehearsal copy instead of its values.
+
+    Args:
+        table: The table; its partitions are masked with it.
+        column: The column.
+        rule: `hash`, `null`, or `sql` for an expression over the row.
+        expression: The expression; None for the other rules.
+        path: The change file.
+        line: The rule's line in it.
+    """
+
+    table: TableName
+    column: str
+    rule: str
+    expression: str | None
+    path: Path
+    line: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RehearsalSpec:
+    """What the rehearsal copy is made of.
+
+    Args:
+        rows: Rows taken of each table, besides those that their foreign keys need.
+        mask: Columns whose values do not leave the database.
+    """
+
+    rows: int = REHEARSAL_ROWS
+    mask: tuple[Mask, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Change:
     """One parallel change.
 
@@ -129,6 +167,7 @@ class Change:
         metrics: What both versions are held against; None when the change file says there are none.
         rows_per_second: Upper limit of the backfill; None for none.
         max_age: Seconds after which evidence is stale.
+        rehearsal: What the rehearsal copy is made of.
     """
 
     name: str
@@ -140,6 +179,7 @@ class Change:
     metrics: MetricsSpec | None
     rows_per_second: int | None
     max_age: float
+    rehearsal: RehearsalSpec = field(default_factory=RehearsalSpec)
     lines: dict[str, int] = field(default_factory=dict, compare=False)
 
     @property

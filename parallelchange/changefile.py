@@ -12,9 +12,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from parallelchange.change import Bound, Change, MetricsSpec, Probe, Traffic, Version
+from parallelchange.change import (
+    REHEARSAL_ROWS,
+    Bound,
+    Change,
+    Mask,
+    MetricsSpec,
+    Probe,
+    RehearsalSpec,
+    Traffic,
+    Version,
+)
 from parallelchange.errors import InvalidFile
-from parallelchange.model import FULL, parse_weight
+from parallelchange.model import FULL, TableName, parse_weight
 from parallelchange.operations import OPERATIONS, ChangeType, Operation, RenameColumn, SetNotNull, SplitColumn
 
 if TYPE_CHECKING:
@@ -37,7 +47,7 @@ _BOUND = re.compile(r"(>=|<=)\s*(\d+(?:\.\d+)?)\s*(%|ms|s)")
 
 _CLOSED = {"extra": "forbid"}
 _UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")
-_BRANCHES = ("_ProbeFile", "_MetricsFile", "NewColumn", "str", "float")
+_BRANCHES = ("_ProbeFile", "_MetricsFile", "NewColumn", "_SqlMaskFile", "str", "float", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +140,23 @@ class _EvidenceFile:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _SqlMaskFile:
+    """An expression over the row."""
+
+    __pydantic_config__ = _CLOSED
+    sql: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _RehearsalFile:
+    """What the rehearsal copy is made of."""
+
+    __pydantic_config__ = _CLOSED
+    rows: int = REHEARSAL_ROWS
+    mask: dict[str, Literal["hash", "null"] | _SqlMaskFile | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class _ChangeFile:
     """A parallel change: what changes, between which versions, and how traffic moves."""
 
@@ -141,6 +168,7 @@ class _ChangeFile:
     metrics: _MetricsFile | Literal["none"] = field(default_factory=_MetricsFile)
     backfill: _BackfillFile = field(default_factory=_BackfillFile)
     evidence: _EvidenceFile = field(default_factory=_EvidenceFile)
+    rehearsal: _RehearsalFile = field(default_factory=_RehearsalFile)
 
 
 def json_schema() -> dict[str, Any]:
@@ -305,6 +333,7 @@ class _Reader:
             metrics=None if raw.metrics == "none" else self.metrics(raw.metrics, traffic),
             rows_per_second=raw.backfill.rows_per_second,
             max_age=self.seconds("evidence.max_age", raw.evidence.max_age),
+            rehearsal=self.rehearsal(raw.rehearsal),
             lines=self.lines,
         )
 
@@ -381,6 +410,32 @@ class _Reader:
             drain_timeout=self.seconds("traffic.drain_timeout", raw.drain_timeout),
             layout=raw.layout,
         )
+
+    def rehearsal(self, raw: _RehearsalFile) -> RehearsalSpec:
+        if raw.rows < 1:
+            self.fail("rehearsal.rows", "must be at least 1", f"leave it out for {REHEARSAL_ROWS}")
+        masks: dict[tuple[TableName, str], Mask] = {}
+        for name, rule in raw.mask.items():
+            key = f"rehearsal.mask.{name}"
+            table, _, column = name.rpartition(".")
+            if not column or not all(table.split(".")) or table.count(".") > 1:
+                self.fail(key, f"{name!r} names no column", "write it as table.column or schema.table.column")
+            expression = rule.sql if isinstance(rule, _SqlMaskFile) else None
+            if expression is not None and not expression.strip():
+                self.fail(key, "the expression is empty", "write `{sql: EXPRESSION}`, `hash` or `null`")
+            kind = "sql" if isinstance(rule, _SqlMaskFile) else rule or "null"
+            mask = Mask(
+                table=TableName.parse(table),
+                column=column,
+                rule=kind,
+                expression=expression,
+                path=self.path,
+                line=self.lines.get(key),
+            )
+            if (mask.table, column) in masks:
+                self.fail(key, f"{mask.table}.{column} has a rule already", "leave one of them out")
+            masks[mask.table, column] = mask
+        return RehearsalSpec(rows=raw.rows, mask=tuple(masks.values()))
 
     def metrics(self, raw: _MetricsFile, traffic: Traffic) -> MetricsSpec:
         success = self.bound("metrics.success_rate", raw.success_rate, {"%"}, at_least=True)

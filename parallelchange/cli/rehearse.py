@@ -12,9 +12,14 @@ __all__ = ["command"]
 @click.command("rehearse", short_help="Run the whole change on a scratch PostgreSQL.")
 @options.change
 @options.database_url
+@click.option(
+    "--on",
+    metavar="DSN",
+    help="A database on the server to make the copy on, beside it. The embedded server otherwise.",
+)
 @click.option("--record/--no-record", default=True, help="Keep the evidence in the ledger of the database.")
 @options.as_json
-def command(change: str, database_url: str | None, record: bool, as_json: bool) -> int:
+def command(change: str, database_url: str | None, on: str | None, record: bool, as_json: bool) -> int:
     """Copy the schema and some rows, then expand, backfill, verify both versions, contract, verify the new one."""
     from parallelchange.cli.show import note, show_evidence
     from parallelchange.cli.world import open_world
@@ -25,7 +30,7 @@ def command(change: str, database_url: str | None, record: bool, as_json: bool) 
         if event.kind == "rehearsal":
             note(event.what)
 
-    with open_world(change, database_url, tell=tell, record=record) as world:
+    with open_world(change, database_url, tell=tell, record=record, on=on) as world:
         evidence = rehearse(world) if record else list(world.rehearse())
         name = world.plan.change.name
     return show_evidence(name, "rehearsal", evidence, as_json=as_json)

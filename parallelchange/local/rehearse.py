@@ -18,7 +18,7 @@ from parallelchange.gates import execute, laws, prepare, rehearsal, shape
 from parallelchange.gates.execute import Executed
 from parallelchange.gates.prepare import StatementFact
 from parallelchange.local.copy import copy_database
-from parallelchange.local.postgres import scratch_postgres
+from parallelchange.local.scratch import scratch_database
 from parallelchange.model import Evidence, EvidenceKey, Finding, GateResult, Phase, Place, State, Verdict, combine
 from parallelchange.plan import Plan, state_of
 from parallelchange.ports import Applied
@@ -164,7 +164,13 @@ class Rehearsal:
 
 
 def rehearse(
-    plan: Plan, url: str, ini: Path, builds: Mapping[str, str | None], tell: Callable[[str], None]
+    plan: Plan,
+    url: str,
+    ini: Path,
+    builds: Mapping[str, str | None],
+    tell: Callable[[str], None],
+    *,
+    on: str | None = None,
 ) -> Rehearsal:
     """Run the whole change on a scratch copy of the database.
 
@@ -174,14 +180,17 @@ def rehearse(
         ini: The repository's `alembic.ini`.
         builds: Version to what runs as it.
         tell: Told what is done next.
+        on: A database on the server to make the copy on; None for a server of our own.
 
     Raises:
+        InvalidFile: A masking rule cannot be followed.
         Unavailable: The copy cannot be made.
     """
     tell("copying the schema and some rows")
-    with scratch_postgres() as server:
-        copy = server.create_database("rehearsal")
-        copy_database(url, copy, server.bin)
+    roles = {version.role for version in plan.change.versions if version.role}
+    with scratch_database(url, on, tell) as scratch:
+        copy = scratch.url
+        copy_database(url, copy, scratch.tools, spec=plan.change.rehearsal, roles=roles, tell=tell)
         ledger = PostgresLedger(copy, plan.change.name)
         database = PostgresDatabase(copy, plan, ini)
         try:
