@@ -190,9 +190,7 @@ def clone(server: EmbeddedPostgres, source: str, name: str) -> Iterator[str]:
     """A copy of a database, dropped at the end; answers its name."""
     with psycopg.connect(server.url(), autocommit=True) as connection:
         connection.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {} OWNER {}").format(
-                *map(sql.Identifier, (name, source, OWNER))
-            )
+            sql.SQL("CREATE DATABASE {} TEMPLATE {} OWNER {}").format(*map(sql.Identifier, (name, source, OWNER)))
         )
     try:
         yield name

@@ -33,12 +33,8 @@ DDL: dict[str, str] = {
     # Columns come.
     "add nullable column": "ALTER TABLE customers ADD COLUMN nickname text",
     "add column not null default": "ALTER TABLE countries ADD COLUMN region text NOT NULL DEFAULT 'none'",
-    "add column not null, empty table": (
-        "DELETE FROM export; ALTER TABLE export ADD COLUMN batch integer NOT NULL"
-    ),
-    "add generated column": (
-        "ALTER TABLE orders ADD COLUMN cents integer GENERATED ALWAYS AS (amount * 100) STORED"
-    ),
+    "add column not null, empty table": ("DELETE FROM export; ALTER TABLE export ADD COLUMN batch integer NOT NULL"),
+    "add generated column": ("ALTER TABLE orders ADD COLUMN cents integer GENERATED ALWAYS AS (amount * 100) STORED"),
     "add virtual column": "ALTER TABLE items ADD COLUMN doubled integer GENERATED ALWAYS AS (qty * 2) VIRTUAL",
     "add column volatile default": "ALTER TABLE customers ADD COLUMN token uuid NOT NULL DEFAULT gen_random_uuid()",
     "add identity column": "ALTER TABLE settings ADD COLUMN id bigint GENERATED ALWAYS AS IDENTITY",
@@ -89,13 +85,10 @@ DDL: dict[str, str] = {
     "default out of the domain": "ALTER TABLE customers ALTER COLUMN country SET DEFAULT 'none'",
     # Constraints.
     "add check": "ALTER TABLE orders ADD CONSTRAINT small CHECK (amount < 50) NOT VALID",
+    "add check on what is copied": "ALTER TABLE events ADD CONSTRAINT own CHECK (what NOT LIKE 'copied%') NOT VALID",
     "add check that holds": "ALTER TABLE orders ADD CONSTRAINT sane CHECK (amount < 1000000)",
-    "add foreign key": (
-        "ALTER TABLE items ADD CONSTRAINT items_sku FOREIGN KEY (sku) REFERENCES stock NOT VALID"
-    ),
-    "add foreign key that holds": (
-        "ALTER TABLE audit ADD COLUMN country text REFERENCES countries"
-    ),
+    "add foreign key": ("ALTER TABLE items ADD CONSTRAINT items_sku FOREIGN KEY (sku) REFERENCES stock NOT VALID"),
+    "add foreign key that holds": ("ALTER TABLE audit ADD COLUMN country text REFERENCES countries"),
     "referenced by a new table": (
         "CREATE TABLE returns (order_id bigint, line integer, FOREIGN KEY (order_id, line) REFERENCES items);"
         "INSERT INTO returns SELECT order_id, line FROM items"
@@ -120,7 +113,7 @@ DDL: dict[str, str] = {
     "create index": "CREATE INDEX orders_state ON orders (state)",
     "index that computes": (
         "TRUNCATE items; INSERT INTO items SELECT o, n, 'sku-' || n FROM generate_series(1, 10) o, generate_series(1, 30) n;"
-        "CREATE INDEX items_sku ON items ((split_part(sku, 'sku-', 2)::int))"
+        "SET CONSTRAINTS ALL IMMEDIATE; CREATE INDEX items_sku ON items ((split_part(sku, 'sku-', 2)::int))"
     ),
     # Views and functions.
     "drop view": "DROP VIEW active_customers",
@@ -128,9 +121,7 @@ DDL: dict[str, str] = {
         "CREATE OR REPLACE VIEW active_customers AS"
         " SELECT id, name, email, note FROM customers WHERE status IN ('active', 'vip')"
     ),
-    "view of nothing": (
-        "CREATE OR REPLACE VIEW active_customers AS SELECT id, name, email FROM customers WHERE false"
-    ),
+    "view of nothing": ("CREATE OR REPLACE VIEW active_customers AS SELECT id, name, email FROM customers WHERE false"),
     "view that fails late": (
         "CREATE OR REPLACE VIEW active_customers AS"
         " SELECT id, (name || left('x', (1 / (id - id))::int))::text AS name, email FROM customers"
@@ -185,9 +176,7 @@ DDL: dict[str, str] = {
         "guard", "AFTER INSERT", "items", f"{_RAISE};", constraint="DEFERRABLE INITIALLY DEFERRED"
     ),
     "statement trigger": _trigger("counted", "AFTER UPDATE", "stock", "RETURN NULL;", each="STATEMENT"),
-    "trigger with a late body": _trigger(
-        "late", "BEFORE INSERT", "export", "NEW.batch := 1; RETURN NEW;"
-    ),
+    "trigger with a late body": _trigger("late", "BEFORE INSERT", "export", "NEW.batch := 1; RETURN NEW;"),
     "trigger the role may not": (
         "CREATE TABLE ledger (what text);"
         + _trigger("keep", "AFTER INSERT", "events", "INSERT INTO ledger VALUES (NEW.what); RETURN NULL;")

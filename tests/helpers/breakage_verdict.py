@@ -2,35 +2,40 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers.breakage import APPLICATION, WARM, Session, clone
+from helpers.breakage import APPLICATION, Session, clone
 from helpers.breakage_schema import APP
 from helpers.breakage_uses import USES
 from parallelchange.adapters.postgres.describing import describing
 from parallelchange.adapters.postgres.execute import execute_all
+from parallelchange.adapters.postgres.log import LogEntry, json_entries, read_log
 from parallelchange.adapters.postgres.statements import ask_all
 from parallelchange.corpus import Corpus
 from parallelchange.gates import execute, plan, prepare, shape
 from parallelchange.gates.execute import Executed
 from parallelchange.gates.prepare import StatementFact
+from parallelchange.local.copy import copy_database
 from parallelchange.local.postgres import EmbeddedPostgres
 from parallelchange.model import GateResult, State, Verdict, combine
 from parallelchange.recording import build_corpus
-from parallelchange.transactions import Event
 
-__all__ = ["LAYERS", "LOG", "VERSION", "Recording", "Run", "measure", "record", "verdicts"]
+__all__ = ["LAYERS", "LOG", "VERSION", "Recording", "Run", "ask", "copied", "joined", "measure", "record", "verdicts"]
 
 VERSION = "v1"
-LAYERS = ("prepare", "shape", "plan", "execute")
+RECORDED = 7
+"""Times that each kind of statement was sent when it was recorded; the sixth is prepared by name."""
+LAYERS = ("prepare", "shape", "plan", "execute", "live")
+"""The gates of a rehearsal, and those of `verify` on the database itself, joined."""
 LOG = {
     "log_destination": "jsonlog",
     "logging_collector": "on",
     "log_directory": "jsonlog",
     "log_statement": "all",
+    "log_parameter_max_length": "-1",
+    "lc_messages": "C",
 }
 
 
@@ -65,17 +70,27 @@ def record(server: EmbeddedPostgres, source: str) -> Recording:
     with clone(server, source, "recording") as name:
         for use in USES:
             session = Session(server.url(name, APP), [use])
-            for time in range(WARM):
+            for time in range(RECORDED):
                 seen = session.send(use, time)
                 assert not seen.error, f"{use.name}: {seen.error}"
             session.close()
         with describing(server.url(name)) as describe:
-            corpus = build_corpus(VERSION, _events(server.data_dir, name), describe, where="tests")
+            log = read_log(_entries(server.data_dir), wanted=lambda entry: _wanted(entry, name), whole=True)
+            corpus = build_corpus(VERSION, log.events, describe, where="tests")
     ids: dict[int, set[str]] = {}
     for unit in corpus.units:
         ids.setdefault(unit.session, set()).update(step.statement for step in unit.steps)
     assert len(ids) == len(USES), f"of {len(USES)} kinds of statement {len(ids)} were recorded"
     return Recording(corpus, {use.name: frozenset(ids[number]) for number, use in enumerate(USES, 1)})
+
+
+def _entries(data: Path) -> Iterator[LogEntry]:
+    for path in sorted((data / "jsonlog").glob("*.json")):
+        yield from json_entries(path.read_text(encoding="utf-8").splitlines())
+
+
+def _wanted(entry: LogEntry, database: str) -> bool:
+    return entry.get("application_name") == APPLICATION and entry.get("dbname") == database
 
 
 def measure(url: str, corpus: Corpus, before: Run | None = None) -> Run:
@@ -90,9 +105,16 @@ def measure(url: str, corpus: Corpus, before: Run | None = None) -> Run:
     return Run(ask_all(url, corpus, role=APP, on_copy=True), executed)
 
 
-def verdicts(ids: frozenset[str], before: Run, after: Run) -> dict[str, GateResult]:
+def ask(url: str, corpus: Corpus) -> Sequence[StatementFact]:
+    """Ask the database itself, as `verify` does, and execute nothing."""
+    return ask_all(url, corpus, role=APP, on_copy=False)
+
+
+def verdicts(ids: frozenset[str], before: Run, after: Run, live: Sequence[StatementFact]) -> dict[str, GateResult]:
     """What each layer says of some statements, as if the version sent no others; by the layer's name."""
     facts = [fact for fact in after.facts if fact.id in ids]
+    asked = [fact for fact in live if fact.id in ids]
+    on_live = (prepare.judge(VERSION, asked), shape.judge(VERSION, asked), plan.judge(VERSION, asked))
     plans = plan.plans(fact for fact in before.facts if fact.id in ids)
     ran, ran_before = (tuple(item for item in run.executed if item.id in ids) for run in (after, before))
     return {
@@ -100,6 +122,9 @@ def verdicts(ids: frozenset[str], before: Run, after: Run) -> dict[str, GateResu
         "shape": shape.judge(VERSION, facts),
         "plan": plan.judge(VERSION, facts, plans),
         "execute": execute.judge(execute.PhaseRun(VERSION, State.EXPANDED, ran, ran_before)),
+        "live": GateResult(
+            "live", joined({r.gate: r for r in on_live}), tuple(finding for r in on_live for finding in r.findings)
+        ),
     }
 
 
@@ -108,23 +133,7 @@ def joined(results: Mapping[str, GateResult]) -> Verdict:
     return combine(result.verdict for result in results.values())
 
 
-def _events(data: Path, database: str) -> Iterator[Event]:
-    for path in sorted((data / "jsonlog").glob("*.json")):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            entry = json.loads(line)
-            if entry.get("application_name") != APPLICATION or entry.get("dbname") != database:
-                continue
-            head, _, sql = entry["message"].partition(": ")
-            if head != "statement" and not head.startswith("execute "):
-                continue
-            values = tuple(_values(entry.get("detail", "")))
-            named = head.startswith("execute ") and head != "execute <unnamed>"
-            yield Event(entry["session_id"], sql, values or None, prepared=named)
-
-
-def _values(detail: str) -> Iterator[str | None]:
-    import re
-
-    _, _, values = detail.partition(": ")
-    for match in re.finditer(r"\$\d+ = (?:'((?:[^']|'')*)'|NULL)", values):
-        yield None if match[1] is None else match[1].replace("''", "'")
+def copied(server: EmbeddedPostgres, source: str, name: str) -> None:
+    """The copy that a rehearsal begins with."""
+    url = server.create_database(name)
+    copy_database(server.url(source), url, server.bin, roles=[APP])
