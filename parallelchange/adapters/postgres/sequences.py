@@ -26,6 +26,9 @@ def kept_sequences(connection: Connection) -> Iterator[None]:
     try:
         yield
     finally:
+        if not connection.closed:
+            # A database may begin every transaction of its sessions read-only.
+            connection.execute("SET default_transaction_read_only = off")
         for name, at in zip(names, stood, strict=True):
             if at is not None and not connection.closed:
                 connection.execute("SELECT setval(%s::regclass, %s, %s)", (name.as_string(connection), *at))
