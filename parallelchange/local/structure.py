@@ -24,7 +24,6 @@ LOCK_WAIT = "5s"
 _OPTIONS = (
     "--format=custom",
     "--schema-only",
-    "--no-publications",
     "--no-subscriptions",
     "--no-sync",
     "--exclude-schema=parallelchange",
