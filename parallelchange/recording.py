@@ -100,7 +100,7 @@ class _Work:
         lookup = self._lookup.get(session, ())
         cut, bound = self._cut(sent)
         where = sent.where or self.where
-        new = Known(cut.sql, bound, sent.types, cut.literals, lookup, where)
+        new = Known(cut.sql, bound, sent.types, cut.literals, lookup, where, bool(sent.types))
         known = self.known.setdefault((cut.sql, bound, sent.types), new)
         known.prepared |= sent.prepared
         known.worked |= not sent.sqlstate
@@ -132,7 +132,7 @@ class _Work:
                 self.left_out["statements that the server never took"] += 1
                 continue
             types = known.types if known.bound is None else (*known.types, *["unknown"] * known.bound)[: known.bound]
-            item = Recorded(known.sql, types, known.columns, known.prepared, known.where, known.unasked)
+            item = Recorded(known.sql, types, known.columns, known.prepared, known.where, known.unasked, known.typed)
             first = statements.setdefault(item.id, item)
             recorded[id(known)] = first
             if item.prepared and not first.prepared:

@@ -63,6 +63,8 @@ class StatementFact:
         unasked: Why the server was not asked here; empty when it was.
         cause: The DDL after which it fails, where that is known.
         plan: How the server would run it; None when it was not asked or did not take it.
+        held: What PostgreSQL says to it in a session that has held it prepared since the state before; empty when that
+            works, or nobody has.
     """
 
     id: str
@@ -74,6 +76,7 @@ class StatementFact:
     unasked: str = ""
     cause: str = ""
     plan: PlanFact | None = None
+    held: str = ""
 
 
 def shown(sql: str) -> str:

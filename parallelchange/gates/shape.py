@@ -33,7 +33,10 @@ def judge(version: str, facts: Sequence[StatementFact] | None) -> GateResult:
     asked = [fact for fact in facts if not fact.unasked and fact.error is None]
     for fact in asked:
         where = place(version, fact)
-        if fact.found is None:
+        if fact.held and fact.found == fact.recorded:
+            told = f"{shown(fact.sql)} fails in sessions that have prepared it: {fact.held}"
+            changed.append(GATE.finding("held", told + since(fact), where=where))
+        elif fact.found is None:
             told = f"{shown(fact.sql)}: its columns could not be told"
             untold.append(GATE.finding("untold", told, where=where, severity=Severity.WARNING))
         elif fact.found != fact.recorded:

@@ -19,7 +19,7 @@ from parallelchange.errors import Busy, ParallelChangeError
 from parallelchange.gates.prepare import PlanFact, StatementFact
 from parallelchange.sqltext import tokens
 
-__all__ = ["Describer", "LockedMore", "ask_all"]
+__all__ = ["Describer", "LockedMore", "Question", "ask_all", "questions"]
 
 _BATCH = 100
 """Statements in a transaction: its locks are held for some hundredths of a second, and the session stays small."""
@@ -36,6 +36,9 @@ SELECT id, mod, format_type(id::oid, mod) FROM unnest(%s::int8[], %s::int4[]) AS
 _OF_LOCKS = ("55P03", "57014")
 """lock_not_available, query_canceled."""
 _OF_RIGHTS = "42501"
+_OF_TWO = "42725"
+"""ambiguous_function: an overload has come."""
+_UNTOLD = "unknown"  # what the recording calls a type that nothing told
 _OF_NULLS = ("23502", "23514")
 """A parameter's domain takes no NULL, and a plan is asked for with NULLs."""
 
@@ -74,6 +77,11 @@ class _Types:
         except psycopg.Error:
             return 0
         return int(row[1]) if row else 0
+
+    def gone(self, types: Sequence[str]) -> str | None:
+        """The first of these types that there is not; None when there are all of them."""
+        known = zip(types, self.oids(types), strict=True)
+        return next((name for name, oid in known if not oid and name != _UNTOLD), None)
 
     def names(self, found: Iterable[tuple[int, int]]) -> dict[tuple[int, int], str]:
         """How each type with its modifier is called."""
@@ -136,15 +144,24 @@ class _Answer:
 
 
 @dataclass(frozen=True)
-class _Question:
-    """One statement as it is asked about."""
+class Question:
+    """One statement as it is asked about.
+
+    Args:
+        id: Its id.
+        text: Its text.
+        types: Oids of its parameters' types.
+        inferred: Whether the server once inferred these types. It must do so still: a driver that sends others, or
+            none, would else mean another function or operator by it, or one of two that fit as well.
+    """
 
     id: str
     text: bytes
     types: Sequence[int]
+    inferred: bool = False
 
     def asks(self, name: str) -> list[Ask]:
-        """Prepare it, then explain it with a NULL for each parameter; EXPLAIN runs nothing."""
+        """Prepare it under a name, then explain it with a NULL for each parameter; EXPLAIN runs nothing."""
         numbers = (
             [int(t.text[1:]) for t in tokens(self.text.decode()) if t.kind == "parameter"] if b"$" in self.text else []
         )
@@ -171,22 +188,40 @@ def ask_all(url: str, corpus: Corpus, *, role: str | None, on_copy: bool) -> lis
         connection = session.connection
         left = unasked(corpus, on_copy=on_copy, locking=frozenset() if on_copy else locking_names(connection))
         types = _Types(connection)
-        types.oids({type_ for statement in corpus.statements for type_ in statement.types})
-        questions = [
-            _Question(s.id, s.text(corpus.examples.get(s.id)).encode(), types.oids(s.types))
-            for s in corpus.statements
-            if s.id not in left
-        ]
-        answers = _Asker(session, read_storage(connection), on_copy=on_copy).ask(questions)
+        asked = questions(connection, corpus, [s for s in corpus.statements if s.id not in left], types)
+        answers = _Asker(session, read_storage(connection), on_copy=on_copy).ask(asked)
         names = types.names((oid, mod) for a in answers.values() for _, oid, mod in a.columns or ())
+        gone = {s.id: types.gone(s.types) for s in corpus.statements if s.prepared}
     return [
-        _fact(statement, answers.get(statement.id), left.get(statement.id, ""), names)
+        _fact(statement, answers.get(statement.id), left.get(statement.id, ""), names, gone.get(statement.id))
         for statement in corpus.statements
     ]
 
 
-def _fact(statement: Recorded, answer: _Answer | None, why: str, names: Mapping[tuple[int, int], str]) -> StatementFact:
+def questions(
+    connection: Connection, corpus: Corpus, statements: Sequence[Recorded], types: _Types | None = None
+) -> list[Question]:
+    """Statements as they are asked about, with the values of their first sending where literals were taken out."""
+    types = types or _Types(connection)
+    types.oids({type_ for statement in corpus.statements for type_ in statement.types})
+    return [
+        Question(s.id, s.text(corpus.examples.get(s.id)).encode(), types.oids(s.types), bool(s.types) and not s.typed)
+        for s in statements
+    ]
+
+
+def _fact(
+    statement: Recorded,
+    answer: _Answer | None,
+    why: str,
+    names: Mapping[tuple[int, int], str],
+    gone: str | None,
+) -> StatementFact:
     fact = StatementFact(statement.id, statement.sql, statement.where, statement.columns, unasked=why)
+    if gone and (answer is None or answer.error is None):
+        # A session that has prepared it holds on to the type's oid; only a new one has its type inferred anew.
+        told = f"there is no type {gone} any more, which sessions that have prepared it give a parameter"
+        return replace(fact, error=told, plan=answer.plan if answer else None)
     if answer is None:
         return fact
     found = None if answer.columns is None else tuple(f"{name} {names[oid, mod]}" for name, oid, mod in answer.columns)
@@ -199,7 +234,7 @@ class _Asker:
     def __init__(self, session: AskingSession, storage: Storage, *, on_copy: bool) -> None:
         self.session, self.storage, self.on_copy = session, storage, on_copy
 
-    def ask(self, questions: Sequence[_Question]) -> dict[str, _Answer]:
+    def ask(self, questions: Sequence[Question]) -> dict[str, _Answer]:
         """Ask about all of them.
 
         A failure ends its transaction, so those before it are asked again by themselves, to see their locks too.
@@ -215,9 +250,25 @@ class _Asker:
             last = len(found) - 1
             answers[batch[last].id] = found[last]
             batches += [part for part in (batch[:last], batch[last + 1 :]) if part]
-        return answers
+        return answers | self._inferring(questions, answers)
 
-    def _batch(self, batch: Sequence[_Question]) -> list[_Answer]:
+    def _inferring(self, questions: Sequence[Question], answers: Mapping[str, _Answer]) -> dict[str, _Answer]:
+        """Those that mean something else, or nothing, once the server is left to infer the types anew."""
+        asked = [q for q in questions if q.inferred and answers[q.id].columns is not None]
+        found: dict[str, _Answer] = {}
+        for at in range(0, len(asked), _BATCH):
+            batch = asked[at : at + _BATCH]
+            told = pipelined(self.session.connection, *([(b"", q.text, ())] for q in batch))
+            for question, (results,) in zip(batch, told, strict=True):
+                answer = answers[question.id]
+                refused = next((result for result in results if result.status not in _FINE), None)
+                if refused is None:
+                    found[question.id] = replace(answer, columns=_columns(results[-1]))
+                elif sqlstate_of(refused) == _OF_TWO:
+                    found[question.id] = _Answer(error=message_of(refused))
+        return found
+
+    def _batch(self, batch: Sequence[Question]) -> list[_Answer]:
         """Ask about a batch, up to the first failure."""
         asks: list[Ask] = [b"BEGIN READ ONLY"]
         for number, question in enumerate(batch):
