@@ -18,7 +18,7 @@ import pytest
 from helpers.breakage import Truth, apply, clone, make_shop, truths
 from helpers.breakage_ddl import DDL, NOTHING
 from helpers.breakage_uses import USES
-from helpers.breakage_verdict import LAYERS, LOG, Recording, Run, ask, copied, joined, measure, record, verdicts
+from helpers.breakage_verdict import LAYERS, LOG, Recording, Run, ask, copied, joined, measure, measure_change, record, verdicts
 from parallelchange.adapters.postgres.catalog import fingerprint
 from parallelchange.adapters.postgres.connection import connect
 from parallelchange.local.postgres import EmbeddedPostgres, scratch_postgres
@@ -124,8 +124,8 @@ def _column(server: EmbeddedPostgres, recording: Recording, before: Run, told: s
         live = ask(server.url(database), recording.corpus)
         changed = _fingerprint(server, database) != told
     with clone(server, COPY, f"copy_{number}") as copy:
-        apply(server.url(copy), ddl)
-        after = measure(server.url(copy), recording.corpus, before)
+        url = server.url(copy)
+        after = measure_change(url, recording.corpus, before, lambda: apply(url, ddl))
     cells = (Cell(ddl, use, truth, verdicts(recording.ids[use], before, after, live)) for use, truth in found.items())
     return Column(tuple(cells), changed)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from helpers.breakage_schema import APP
 from helpers.breakage_uses import USES
 from parallelchange.adapters.postgres.describing import describing
 from parallelchange.adapters.postgres.execute import execute_all
+from parallelchange.adapters.postgres.held import held
 from parallelchange.adapters.postgres.log import LogEntry, json_entries, read_log
 from parallelchange.adapters.postgres.statements import ask_all
 from parallelchange.corpus import Corpus
@@ -22,7 +23,7 @@ from parallelchange.local.postgres import EmbeddedPostgres
 from parallelchange.model import GateResult, State, Verdict, combine
 from parallelchange.recording import build_corpus
 
-__all__ = ["LAYERS", "LOG", "VERSION", "Recording", "Run", "ask", "copied", "joined", "measure", "record", "verdicts"]
+__all__ = ["LAYERS", "LOG", "VERSION", "Recording", "Run", "ask", "copied", "joined", "measure", "measure_change", "record", "verdicts"]
 
 VERSION = "v1"
 RECORDED = 7
@@ -93,16 +94,30 @@ def _wanted(entry: LogEntry, database: str) -> bool:
     return entry.get("application_name") == APPLICATION and entry.get("dbname") == database
 
 
-def measure(url: str, corpus: Corpus, before: Run | None = None) -> Run:
+def measure(url: str, corpus: Corpus) -> Run:
     """Let the layers look at a copy as it stands, as a rehearsal does.
 
     Args:
         url: The copy, as a superuser.
         corpus: What the version sends.
-        before: The same in the state before.
     """
-    executed = execute_all(url, APPLICATION, corpus, role=APP, before=before and before.executed)
+    executed = execute_all(url, APPLICATION, corpus, role=APP)
     return Run(ask_all(url, corpus, role=APP, on_copy=True), executed)
+
+
+def measure_change(url: str, corpus: Corpus, before: Run, change: Callable[[], None]) -> Run:
+    """Let them look at it after a change, with a session that was there before it.
+
+    Args:
+        url: The copy, as a superuser.
+        corpus: What the version sends.
+        before: What they said before.
+        change: Does it.
+    """
+    with held(url, corpus, APP) as holding:
+        change()
+        facts = holding.told(ask_all(url, corpus, role=APP, on_copy=True))
+    return Run(facts, execute_all(url, APPLICATION, corpus, role=APP, before=before.executed))
 
 
 def ask(url: str, corpus: Corpus) -> Sequence[StatementFact]:
