@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,8 @@ class Recorded:
 
     def text(self, step: Step | None) -> str:
         """As it was sent in a step, its literals put back; parameters stay $1, $2 and so on."""
-        return fill(self.sql, step.literals(self), first=len(self.types) + 1) if step else self.sql
+        literals = step.literals(self) if step else ()
+        return fill(self.sql, literals, first=len(self.types) + 1) if literals else self.sql
 
 
 @dataclass(frozen=True)
@@ -140,9 +141,22 @@ def read_corpus(path: Path, version: str) -> Corpus:
     Raises:
         InvalidFile: It is no corpus, one of another version, or one that does not fit together.
     """
-    hint = f"record it again: parallelchange record {version} -- COMMAND"
     try:
         content = path.read_bytes()
+    except OSError as error:
+        raise InvalidFile(f"is no corpus of statements: {error}", path=path, hint=_hint(version)) from None
+    return _read(path, version, content)
+
+
+def _hint(version: str) -> str:
+    return f"record it again: parallelchange record {version} -- COMMAND"
+
+
+@lru_cache(maxsize=8)
+def _read(path: Path, version: str, content: bytes) -> Corpus:
+    """Read it once: a rollout looks at its corpora again and again."""
+    hint = _hint(version)
+    try:
         raw = json.loads(content)
         found = raw.get("format", 1)
         if found != _FORMAT:
@@ -150,7 +164,7 @@ def read_corpus(path: Path, version: str) -> Corpus:
         statements = tuple(map(_statement, raw["statements"]))
         units = tuple(map(_unit, raw["units"]))
         recorded = str(raw["version"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise InvalidFile(f"is no corpus of statements: {error}", path=path, hint=hint) from None
     corpus = Corpus(recorded, statements, units, hashlib.sha256(content).hexdigest())
     texts = (text for item in statements for text in (item.sql, *item.types))

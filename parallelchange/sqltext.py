@@ -36,6 +36,7 @@ _READS = frozenset({"select", "values", "table", "with"})
 _WRITES = frozenset({"insert", "update", "delete", "merge"})
 # `INTO` is `SELECT … INTO`; `UPDATE` and `SHARE` come with `FOR`, whose locks are stronger than ACCESS SHARE.
 _MORE_THAN_READING = _WRITES | {"into", "share", "lock"}
+_ANYWHERE = re.compile("|".join(sorted(_MORE_THAN_READING)))
 
 
 class Kind(StrEnum):
@@ -123,12 +124,15 @@ def split(sql: str) -> list[str]:
 
 def kind_of(sql: str) -> Kind:
     """What one statement is. When in doubt it writes: then it is never prepared on a database that serves."""
-    words = [token.text.lower() for token in tokens(sql) if token.kind == "word"]
-    first = words[0] if words else ""
+    words = (token.text.lower() for token in tokens(sql) if token.kind == "word")
+    first = next(words, "")
     if first in _WRITES:
         return Kind.WRITE
     if first not in _READS:
         return Kind.UTILITY
+    # Most texts hold none of the words, not even as a part of another, and need not be taken apart.
+    if not _ANYWHERE.search(sql.lower()):
+        return Kind.READ
     return Kind.READ if _MORE_THAN_READING.isdisjoint(words) else Kind.WRITE
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
@@ -52,6 +53,7 @@ WITH RECURSIVE used(class, id) AS (
 SELECT DISTINCT CASE class WHEN 'pg_class'::regclass THEN (SELECT relname::text FROM pg_class WHERE oid = id)
   WHEN 'pg_proc'::regclass THEN (SELECT proname::text FROM pg_proc WHERE oid = id) ELSE '*' END FROM used
 """
+_TEMPORARY_INTO = re.compile(r"\binto\b.*\btemp|set_config", re.IGNORECASE | re.DOTALL)
 _INSERTS = ("insert", "merge")
 _LOCKING = frozenset({"insert", "update", "delete", "merge", "into", "share", "lock"})
 
@@ -139,6 +141,8 @@ def _joined(session: _Session) -> _Own:
 def _learn(session: _Session, statement: Recorded, step: Step) -> None:
     """Take in what a step has made or set."""
     if statement.kind is Kind.READ and "set_config" not in statement.sql.lower():
+        return
+    if statement.kind is Kind.WRITE and not _TEMPORARY_INTO.search(statement.sql):
         return
     words = [_plain(token.text) for token in tokens(statement.text(step)) if token.kind in ("word", "quoted", "string")]
     first, *rest = words or [""]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -41,6 +42,8 @@ _OF_TWO = "42725"
 _UNTOLD = "unknown"  # what the recording calls a type that nothing told
 _OF_NULLS = ("23502", "23514")
 """A parameter's domain takes no NULL, and a plan is asked for with NULLs."""
+
+_DOLLARS = re.compile(rb"\$(\d+)")
 
 _Column = tuple[str, int, int]
 
@@ -162,12 +165,16 @@ class Question:
 
     def asks(self, name: str) -> list[Ask]:
         """Prepare it under a name, then explain it with a NULL for each parameter; EXPLAIN runs nothing."""
-        numbers = (
-            [int(t.text[1:]) for t in tokens(self.text.decode()) if t.kind == "parameter"] if b"$" in self.text else []
-        )
-        nulls = ", ".join(["NULL"] * max([len(self.types), *numbers]))
+        nulls = ", ".join(["NULL"] * self._parameters())
         explain = f"EXPLAIN (COSTS OFF, FORMAT JSON) EXECUTE {name}" + (f"({nulls})" if nulls else "")
         return [(name.encode(), self.text, self.types), explain.encode()]
+
+    def _parameters(self) -> int:
+        known = len(self.types)
+        if max(map(int, _DOLLARS.findall(self.text)), default=0) <= known:
+            return known
+        # There may be more of them than its types tell, or what looks like one stands in a literal.
+        return max(known, *(int(t.text[1:]) for t in tokens(self.text.decode()) if t.kind == "parameter"), 0)
 
 
 def ask_all(url: str, corpus: Corpus, *, role: str | None, on_copy: bool) -> list[StatementFact]:
