@@ -10,6 +10,7 @@ from parallelchange.gates import (
     prepare,
     probe,
     rehearsal,
+    roundtrip,
     routing,
     schema,
     shape,
@@ -27,6 +28,7 @@ GATES: dict[str, Gate] = {
         prepare.GATE,
         shape.GATE,
         execute.GATE,
+        roundtrip.GATE,
         laws.GATE,
         backfill.GATE,
         copies.GATE,
@@ -39,7 +41,7 @@ GATES: dict[str, Gate] = {
 }
 """All gates by id, in the order they are shown."""
 
-ON_COPY = ("rehearsal", "prepare", "shape", "execute")
+ON_COPY = ("rehearsal", "prepare", "shape", "execute", "roundtrip")
 """Gates whose verdict `rehearse` measures on a scratch copy, for every state the change goes through."""
 
 LIVE = ("prepare", "shape", "laws", "probe")
