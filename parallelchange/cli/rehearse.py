@@ -23,6 +23,7 @@ def command(change: str, database_url: str | None, on: str | None, record: bool,
     """Copy the schema and some rows, then expand, backfill, verify both versions, contract, verify the new one."""
     from parallelchange.cli.show import note, show_evidence
     from parallelchange.cli.world import open_world
+    from parallelchange.rollout.matrix import matrix_of
     from parallelchange.rollout.measure import rehearse
     from parallelchange.rollout.world import Event
 
@@ -32,5 +33,5 @@ def command(change: str, database_url: str | None, on: str | None, record: bool,
 
     with open_world(change, database_url, tell=tell, record=record, on=on) as world:
         evidence = rehearse(world) if record else list(world.rehearse())
-        name = world.plan.change.name
-    return show_evidence(name, "rehearsal", evidence, as_json=as_json)
+        plan = world.plan
+    return show_evidence(plan.change.name, "rehearsal", evidence, matrix_of(plan, evidence), as_json=as_json)

@@ -9,18 +9,32 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from parallelchange.model import Evidence, Finding, GateResult, Severity, Verdict, combine, format_weight, to_json
+from parallelchange.model import (
+    Evidence,
+    Finding,
+    GateResult,
+    Severity,
+    State,
+    Verdict,
+    combine,
+    format_weight,
+    to_json,
+)
 from parallelchange.rollout.decide import Decision, Kind
+from parallelchange.rollout.matrix import Cell, Standing
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
 __all__ = [
     "console",
     "decision_document",
     "findings_of",
     "gate_table",
+    "matrix_document",
+    "matrix_table",
     "note",
     "print_json",
     "show_decision",
@@ -29,6 +43,7 @@ __all__ = [
 ]
 
 _LOG_WIDTH = 220
+_STANDING = {Standing.PROVEN: "green", Standing.FAILED: "red", Standing.STALE: "yellow", Standing.UNKNOWN: "yellow"}
 _COLOUR = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.UNKNOWN: "yellow"}
 
 
@@ -78,12 +93,60 @@ def gate_table(rows: Iterable[tuple[str, GateResult]], *, title: str = "") -> Ta
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
     for name in ("gate", "of", "verdict", "why"):
         table.add_column(name, overflow="fold")
-    for when, result in rows:
-        why = result.findings[0].message if result.findings else _measured(result)
-        whose = " ".join(part for part in (result.version or "data", when) if part)
+    for result, whose in _merged(rows):
+        why = result.findings[0].message if result.findings else _measured(result) if len(whose) == 1 else ""
         verdict = Text(result.verdict.value, style=_COLOUR[result.verdict])
-        table.add_row(result.gate, whose, verdict, Text(why[:300]))
+        table.add_row(result.gate, ", ".join(whose), verdict, Text(why[:300]))
     return table
+
+
+def _merged(rows: Iterable[tuple[str, GateResult]]) -> list[tuple[GateResult, list[str]]]:
+    """Passing verdicts of one gate make one line; each of the others has its own."""
+    lines: list[tuple[GateResult, list[str]]] = []
+    passing: dict[str, list[str]] = {}
+    for when, result in rows:
+        whose = " ".join(part for part in (result.version or "data", when) if part)
+        passed = result.verdict is Verdict.PASS and not result.findings
+        if passed and result.gate in passing:
+            passing[result.gate].append(whose)
+            continue
+        lines.append((result, [whose]))
+        if passed:
+            passing[result.gate] = lines[-1][1]
+    return lines
+
+
+def matrix_table(cells: Sequence[Cell]) -> Table:
+    """The matrix: versions down, states across; `-` where a version does not live."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    states = (State.BASE, State.EXPANDED, State.CONTRACTED)
+    for name in ("version", *states):
+        table.add_column(name, overflow="fold")
+    at = {(cell.version, cell.state): cell for cell in cells}
+    for version in dict.fromkeys(cell.version for cell in cells):
+        table.add_row(version, *(_cell(at.get((version, state))) for state in states))
+    return table
+
+
+def _cell(cell: Cell | None) -> Text:
+    from rich.text import Text
+
+    if cell is None:
+        return Text("-")
+    told = Text(cell.standing, style=_STANDING[cell.standing])
+    for word in dict.fromkeys(cell.layers.values()):
+        told.append(f"\n{word}: {', '.join(n for n, w in cell.layers.items() if w == word)}", style="none")
+    return told
+
+
+def matrix_document(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """The matrix as JSON."""
+    return [
+        {"version": cell.version, "state": cell.state, "cell": cell.standing, "layers": dict(cell.layers)}
+        for cell in cells
+    ]
 
 
 def _measured(result: GateResult) -> str:
@@ -123,16 +186,19 @@ def show_decision(change: str, decision: Decision, *, as_json: bool, weight: int
     return 0 if passed else 3 if decision.unavailable else 1
 
 
-def show_evidence(change: str, what: str, evidence: Sequence[Evidence], *, as_json: bool) -> int:
-    """Print what was measured and give the exit code."""
+def show_evidence(change: str, what: str, evidence: Sequence[Evidence], cells: Sequence[Cell], *, as_json: bool) -> int:
+    """Print what was measured, the matrix that it is part of, and give the exit code."""
     results = [item.result for item in evidence]
     verdict = combine(result.verdict for result in results)
     findings = list(dict.fromkeys(findings_of(results)))
     if as_json:
-        cells = [{"state": item.state, **to_json(item.result)} for item in evidence]
-        print_json({"change": change, "verdict": verdict, "gates": cells, "findings": findings})
+        gates = [{"state": item.state, **to_json(item.result)} for item in evidence]
+        document = {"change": change, "verdict": verdict, "gates": gates, "findings": findings}
+        print_json(document | {"matrix": matrix_document(cells)})
     else:
         console().print(gate_table((item.state, item.result) for item in evidence))
+        click.echo()
+        console().print(matrix_table(cells))
         click.echo(f"{change}: {what}: {verdict}")
         show_findings(findings)
     return 0 if verdict is Verdict.PASS else 1

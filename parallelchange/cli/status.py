@@ -15,16 +15,25 @@ __all__ = ["command"]
 @options.as_json
 def command(change: str, database_url: str | None, as_json: bool) -> None:
     """Show where a change stands: schema, traffic, backfill, evidence, and what would be done next."""
-    from parallelchange.cli.show import console, decision_document, gate_table, print_json
+    from parallelchange.cli.show import (
+        console,
+        decision_document,
+        gate_table,
+        matrix_document,
+        matrix_table,
+        print_json,
+    )
     from parallelchange.cli.world import open_world
     from parallelchange.model import format_weight
     from parallelchange.rollout.decide import decide
+    from parallelchange.rollout.matrix import matrix_now
     from parallelchange.rollout.observe import observe
 
     with open_world(change, database_url, record=False) as world:
         obs = observe(world)
         decision = decide(world.plan, obs)
         traffic = world.router.describe() if obs.split else {}
+        cells = matrix_now(world.plan, obs)
         name, old = world.plan.change.name, world.plan.change.old.name
     record = obs.record
     if as_json:
@@ -39,6 +48,7 @@ def command(change: str, database_url: str | None, as_json: bool) -> None:
                 "record": record,
                 "traffic": traffic,
                 "problems": obs.routing,
+                "matrix": matrix_document(cells),
             }
         )
         return
@@ -61,6 +71,7 @@ def command(change: str, database_url: str | None, as_json: bool) -> None:
         click.echo(f"  sessions  {old}: {len(obs.sessions)}")
     if record and record.aborted:
         click.echo(f"  aborted   {record.aborted}")
+    console().print(matrix_table(cells))
     click.echo(f"  next      {decision.kind}: {decision.act or ''} {decision.why}")
     if decision.results:
         console().print(gate_table(("", result) for result in decision.results))

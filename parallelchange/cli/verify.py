@@ -17,10 +17,12 @@ def command(change: str, database_url: str | None, as_json: bool) -> int:
     """Measure both versions on the live data and record the evidence that `gate` reads. Nothing is executed."""
     from parallelchange.cli.show import show_evidence
     from parallelchange.cli.world import open_world
+    from parallelchange.rollout.matrix import matrix_now
     from parallelchange.rollout.measure import measure
+    from parallelchange.rollout.observe import observe
     from parallelchange.rollout.run import look
 
     with open_world(change, database_url) as world, world.ledger.fenced():
         evidence = measure(world, look(world))
-        name = world.plan.change.name
-    return show_evidence(name, "verify", evidence, as_json=as_json)
+        plan, cells = world.plan, matrix_now(world.plan, observe(world))
+    return show_evidence(plan.change.name, "verify", evidence, cells, as_json=as_json)

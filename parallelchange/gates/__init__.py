@@ -11,6 +11,7 @@ from parallelchange.gates import (
     prepare,
     probe,
     rehearsal,
+    roundtrip,
     routing,
     schema,
     shape,
@@ -29,6 +30,7 @@ GATES: dict[str, Gate] = {
         shape.GATE,
         plan.GATE,
         execute.GATE,
+        roundtrip.GATE,
         laws.GATE,
         backfill.GATE,
         copies.GATE,
@@ -41,7 +43,7 @@ GATES: dict[str, Gate] = {
 }
 """All gates by id, in the order they are shown."""
 
-ON_COPY = ("rehearsal", "prepare", "shape", "plan", "execute")
+ON_COPY = ("rehearsal", "prepare", "shape", "plan", "execute", "roundtrip")
 """Gates whose verdict `rehearse` measures on a scratch copy, for every state the change goes through."""
 
 LIVE = ("prepare", "shape", "plan", "laws", "probe")

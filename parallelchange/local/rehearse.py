@@ -13,8 +13,8 @@ from parallelchange.adapters.postgres.execute import execute_all
 from parallelchange.adapters.postgres.ledger import PostgresLedger
 from parallelchange.change import Version
 from parallelchange.corpus import Corpus, read_corpus
-from parallelchange.errors import ParallelChangeError, SchemaState
-from parallelchange.gates import execute, laws, prepare, rehearsal, shape
+from parallelchange.errors import ParallelChangeError, SchemaState, Unavailable
+from parallelchange.gates import execute, laws, prepare, rehearsal, roundtrip, shape
 from parallelchange.gates.execute import Executed
 from parallelchange.gates.prepare import StatementFact
 from parallelchange.local.copy import copy_database
@@ -75,6 +75,8 @@ class Rehearsal:
             for version in versions:
                 if broken is None:
                     self._version(version, state)
+            if broken is None and state is State.EXPANDED:
+                self._round_trips()
         return self.evidence
 
     def _base(self) -> tuple[Finding, ...]:
@@ -129,6 +131,16 @@ class Rehearsal:
         self._keep(version.name, state, shape.judge(version.name, told))
         self._keep(version.name, state, execute.judge(execute.PhaseRun(version.name, state, executed, before)))
         self._before[version.name] = executed
+
+    def _round_trips(self) -> None:
+        """Rows that each version writes, through the eyes of both."""
+        self.tell("  both versions: writing rows that the other one reads")
+        try:
+            from parallelchange.local.roundtrip import round_trips
+        except ModuleNotFoundError as error:
+            raise Unavailable(f"{error.name} is not installed", hint="pip install 'parallelchange[local]'") from None
+        for version, facts in round_trips(self.database.url, self.plan).items():
+            self._keep(version, State.EXPANDED, roundtrip.judge(version, facts))
 
     def _causes(
         self, version: Version, corpus: Corpus, run: execute.PhaseRun, told: Sequence[StatementFact] | None

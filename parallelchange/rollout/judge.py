@@ -23,7 +23,7 @@ from parallelchange.model import FULL, Evidence, EvidenceKey, GateResult, Place,
 from parallelchange.plan import Plan
 from parallelchange.rollout.observe import ALL_VERSIONS, Observation, expected_key
 
-__all__ = ["Judgement", "cells", "drained_fact", "judge"]
+__all__ = ["Judgement", "cells", "copied", "counted", "drained_fact", "judge"]
 
 
 @dataclass(frozen=True)
@@ -165,15 +165,19 @@ def cells(plan: Plan) -> list[tuple[str, State]]:
     return [(old, State.BASE), (old, State.EXPANDED), (new, State.EXPANDED), (new, State.CONTRACTED)]
 
 
+def copied(plan: Plan, gate: str) -> list[tuple[str, State]]:
+    """Which versions a gate must be proven for on a copy, in which state of the schema."""
+    if gate == "rehearsal":
+        return [(ALL_VERSIONS, state) for state in (State.BASE, State.EXPANDED, State.CONTRACTED)]
+    if gate == "roundtrip":  # both shapes live in one state alone
+        return [(version.name, State.EXPANDED) for version in plan.change.versions]
+    return cells(plan) if gate in ON_COPY else []
+
+
 def _wanted(plan: Plan, obs: Observation, act: Act, gate: str) -> list[tuple[str, State, Place]]:
     """Which versions a gate must be proven for, in which state of the schema, and where."""
     old, new = plan.change.old.name, plan.change.new.name
-    wanted: list[tuple[str, State, Place]] = []
-    if gate == "rehearsal":
-        states = (State.BASE, State.EXPANDED, State.CONTRACTED)
-        return [(ALL_VERSIONS, state, Place.COPY) for state in states]
-    if gate in ON_COPY:
-        wanted += [(version, state, Place.COPY) for version, state in cells(plan)]
+    wanted = [(version, state, Place.COPY) for version, state in copied(plan, gate)]
     if gate == "laws":
         wanted += [(ALL_VERSIONS, obs.state, Place.LIVE)]
     elif gate in LIVE:
@@ -187,9 +191,7 @@ def _evidence(plan: Plan, obs: Observation, act: Act, gate: str) -> list[tuple[G
     answers: list[tuple[GateResult, Act | None]] = []
     for version, state, place in _wanted(plan, obs, act, gate):
         maker = Act.REHEARSE if place is Place.COPY else Act.VERIFY
-        key = expected_key(plan, obs, version, gate, place)
-        found = next((e for e in obs.evidence if _is_of(e, key) and e.state is state), None)
-        stale = _stale(plan, obs, found, key)
+        found, stale = counted(plan, obs, gate, version, state, place)
         if stale is None:
             assert found is not None
             answers.append((found.result, None))
@@ -204,6 +206,15 @@ def _evidence(plan: Plan, obs: Observation, act: Act, gate: str) -> list[tuple[G
         )
         answers.append((unknown(GATES[gate], told, version=speaks_of), maker))
     return answers
+
+
+def counted(
+    plan: Plan, obs: Observation, gate: str, version: str, state: State, place: Place
+) -> tuple[Evidence | None, str | None]:
+    """The newest evidence of one verdict, and why it does not count now; None when it does."""
+    key = expected_key(plan, obs, version, gate, place)
+    found = next((e for e in obs.evidence if _is_of(e, key) and e.state is state), None)
+    return found, _stale(plan, obs, found, key)
 
 
 def _is_of(evidence: Evidence, key: EvidenceKey) -> bool:

@@ -36,13 +36,15 @@ def copy_data(connection: Connection, statement: str) -> bytes | None:
             return b""  # there is no such table: the COPY itself says so
         facts = read_row_facts(connection, TableName(*found))
         columns = names or [field.name for field in facts.fields if not field.given or field.defaulted]
-        columns = [name for name in columns if facts.field(name)]
-        row = one_row(connection, facts, columns)
-        if row is None or not columns:
+        fields = [field for field in map(facts.field, columns) if field]
+        row = one_row(connection, facts, [field.name for field in fields])
+        if row is None or not fields:
             return None
         values = [
-            sql.SQL("{}::{} AS {}").format(sql.Literal(row[name]), sql.SQL(_type(facts, name)), sql.Identifier(name))
-            for name in columns
+            sql.SQL("{}::{} AS {}").format(
+                sql.Literal(row[field.name]), sql.SQL(field.type), sql.Identifier(field.name)
+            )
+            for field in fields
         ]
         query = sql.SQL("COPY (SELECT {}) TO STDOUT {}").format(sql.SQL(", ").join(values), sql.SQL(options))
         return _read(connection, query.as_string(connection))
@@ -54,11 +56,6 @@ def copy_data(connection: Connection, statement: str) -> bytes | None:
         if not connection.closed:
             connection.execute("ROLLBACK TO SAVEPOINT parallelchange_copy")
             connection.execute("RELEASE SAVEPOINT parallelchange_copy")
-
-
-def _type(facts: object, name: str) -> str:
-    field = facts.field(name)  # type: ignore[attr-defined]
-    return str(field.type)
 
 
 def _parts(statement: str) -> tuple[str, list[str], str]:

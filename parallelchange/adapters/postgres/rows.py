@@ -34,8 +34,11 @@ SELECT r.name, r.type, t.typname::text,
 FROM resolved r JOIN pg_type t ON t.oid = r.base WHERE t.typtype <> 'd' ORDER BY r.attnum
 """
 _UNIQUE = """
-SELECT (SELECT array_agg(a.attname::text ORDER BY k.place) FROM unnest(i.indkey) WITH ORDINALITY k(num, place)
-  JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.num WHERE k.place <= i.indnkeyatts), i.indisprimary
+SELECT (SELECT array_agg(a.attname::text ORDER BY array_position(i.indkey::int2[], a.attnum), a.attnum)
+  FROM pg_attribute a WHERE a.attrelid = i.indrelid AND a.attnum > 0 AND (a.attnum = ANY (i.indkey) OR EXISTS (
+    SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid
+      AND d.refclassid = 'pg_class'::regclass AND d.refobjid = i.indrelid AND d.refobjsubid = a.attnum))),
+  i.indisprimary
 FROM pg_index i WHERE i.indrelid = %s::regclass AND i.indisunique AND i.indisvalid ORDER BY i.indisprimary DESC
 """
 _FOREIGN = """
@@ -47,7 +50,8 @@ SELECT n.nspname, p.relname,
 FROM pg_constraint f JOIN pg_class p ON p.oid = f.confrelid JOIN pg_namespace n ON n.oid = p.relnamespace
 WHERE f.conrelid = %s::regclass AND f.contype = 'f'
 """
-_NUMBERS = {"int2": 32767, "int4": 2**31 - 1, "int8": 2**63 - 1, "numeric": None, "float4": None, "float8": None}
+_NUMBERS = frozenset({"int2", "int4", "int8", "numeric", "float4", "float8"})
+_TEXTS = frozenset({"text", "varchar", "bpchar", "citext"})
 _PLAIN = {
     "bool": "true",
     "int2": "1",
@@ -170,19 +174,22 @@ def samples(connection: Connection, table: TableName, column: str, *, most: int 
     query = sql.SQL(
         "WITH v AS (SELECT DISTINCT {column}::text AS v FROM (SELECT {column} FROM {table} LIMIT 5000) t),"
         " n AS (SELECT v, row_number() OVER (ORDER BY length(v), v) AS up,"
-        " row_number() OVER (ORDER BY length(v) DESC, v) AS down, row_number() OVER (ORDER BY md5(v)) AS any FROM v)"
-        " SELECT v FROM n ORDER BY least(up, down, any), v LIMIT {most}"
+        " row_number() OVER (ORDER BY length(v) DESC, v) AS down, row_number() OVER (ORDER BY md5(v)) AS mixed FROM v)"
+        " SELECT v FROM n ORDER BY least(up, down, mixed), v LIMIT {most}"
     ).format(column=sql.Identifier(column), table=sql.Identifier(table.schema, table.name), most=sql.Literal(most))
     return [row[0] for row in connection.execute(query).fetchall()]
 
 
-def one_row(connection: Connection, facts: RowFacts, names: Sequence[str]) -> dict[str, str | None] | None:
+def one_row(
+    connection: Connection, facts: RowFacts, names: Sequence[str], *, nth: int = 0
+) -> dict[str, str | None] | None:
     """A row that the table should take: like one that is there, with keys of its own.
 
     Args:
         connection: A session.
         facts: What a row must look like.
         names: The columns to give.
+        nth: Which of several such rows; each has other keys.
 
     Returns:
         Values as text; None where none can be thought of.
@@ -197,19 +204,16 @@ def one_row(connection: Connection, facts: RowFacts, names: Sequence[str]) -> di
         field = facts.field(name)
         if field is None:
             return None
-        value = there[place] if there else (_PLAIN.get(field.base) if field.required else None)
-        if value is None and field.required:
-            value = field.labels[0] if field.labels else "a" * min(field.length or 1, 1) if field.kind == "b" else None
+        value: str | None = there[place] if there else _plain(field)
         if value is None and field.required:
             return None
         row[name] = value
     referring = {name for key in facts.foreign for name in key.own}
     for key in (facts.primary_key, *facts.unique):
         own = next((name for name in key if name in row and name not in referring), None)
-        if own is not None and row[own] is not None:
-            field = facts.field(own)
-            assert field is not None
-            row[own] = _unused(connection, at, field, str(row[own]))
+        field = facts.field(own) if own else None
+        if own is not None and field is not None and row[own] is not None:
+            row[own] = _unused(connection, at, field, str(row[own]), nth)
     for foreign in facts.foreign:
         if not there and set(foreign.own) <= set(row):
             parent = sql.Identifier(foreign.parent.schema, foreign.parent.name)
@@ -219,18 +223,29 @@ def one_row(connection: Connection, facts: RowFacts, names: Sequence[str]) -> di
     return row
 
 
-def _unused(connection: Connection, table: sql.Identifier, field: Field, value: str) -> str:
+def _plain(field: Field) -> str | None:
+    """A value of a type, where the table has none to copy; NULL where it takes that."""
+    if not field.required:
+        return None
+    if field.labels:
+        return field.labels[0]
+    if field.kind == "a":
+        return "{}"
+    return _PLAIN.get(field.base, "a" if field.base in _TEXTS else None)
+
+
+def _unused(connection: Connection, table: sql.Identifier, field: Field, value: str, nth: int) -> str:
     """A value of a key that no row has."""
-    name = sql.Identifier(field.name)
+    name, number = sql.Identifier(field.name), sql.Literal(nth)
     if field.base in _NUMBERS:
-        query = sql.SQL("SELECT (max({}) + 1)::text FROM {}").format(name, table)
-    elif field.base in ("text", "varchar", "bpchar", "citext"):
-        query = sql.SQL("SELECT left(md5(count(*)::text), {}) FROM {}").format(field.length or 32, table)
+        query = sql.SQL("SELECT (coalesce(max({}), 0) + 1 + {})::text FROM {}").format(name, number, table)
+    elif field.base in _TEXTS:
+        query = sql.SQL("SELECT left(md5((count(*) + {})::text), {}) FROM {}").format(number, field.length or 32, table)
     elif field.base == "uuid":
-        query = sql.SQL("SELECT md5('parallelchange' || count(*))::uuid::text FROM {}").format(table)
+        query = sql.SQL("SELECT md5('parallelchange' || count(*) + {})::uuid::text FROM {}").format(number, table)
     elif field.base in ("timestamp", "timestamptz", "date"):
-        query = sql.SQL("SELECT (max({}) + interval '1 day')::{}::text FROM {}").format(
-            name, sql.SQL(field.type), table
+        query = sql.SQL("SELECT (max({}) + (1 + {}) * interval '1 day')::{}::text FROM {}").format(
+            name, number, sql.SQL(field.base), table
         )
     else:
         return value
