@@ -238,6 +238,9 @@ def _permuted(base: str, value: str, key: str) -> str:
     ]
     for step in range(_ROUNDS):
         mixed = f"('x' || pg_catalog.left({_hexed(f'{step} || r{step}::text', key)}, 8))::bit(32)::int8 & {mask}"
-        steps.append(f"LATERAL (SELECT r{step} AS l{step + 1}, l{step} # ({mixed}) AS r{step + 1}) s{step + 3}")
+        # OFFSET 0 keeps the planner from writing each round into the next, where it would be computed many times.
+        steps.append(
+            f"LATERAL (SELECT r{step} AS l{step + 1}, l{step} # ({mixed}) AS r{step + 1} OFFSET 0) s{step + 3}"
+        )
     joined = f"(w & ~{low}::int8) | (l{_ROUNDS} << {half}) | r{_ROUNDS}"
     return f"(SELECT CASE WHEN v < 0 THEN ~({joined}) ELSE {joined} END FROM {', '.join(steps)})"

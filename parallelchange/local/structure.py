@@ -108,7 +108,8 @@ class Structure:
         lines = [line for line in stderr.splitlines() if "error:" in line.lower() or "FATAL:" in line]
         reason = lines[0].split("rror:", 1)[-1].split("ERROR:", 1)[-1].strip() if lines else f"{program} failed"
         what = f"{describe_url(self.source)} cannot be copied for the rehearsal: {reason}"
-        if "lock timeout" in stderr or "could not obtain lock" in stderr:
+        # pg_dump limits its LOCK TABLE by the statement's time.
+        if program == "pg_dump" and ("statement timeout" in stderr or "lock timeout" in stderr):
             return Busy(what, hint="something holds a strong lock on a table; try again when it is done")
         if program == "pg_dump" and "permission denied" in stderr:
             return Denied(what, hint="the role needs to read every table, sequence and schema")

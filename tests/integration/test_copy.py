@@ -23,7 +23,7 @@ from psycopg import sql
 from parallelchange.adapters.postgres.catalog import fingerprint
 from parallelchange.adapters.postgres.connection import connect
 from parallelchange.change import Mask, RehearsalSpec
-from parallelchange.errors import Busy, Denied, InvalidFile, Unavailable
+from parallelchange.errors import Busy, Denied, Unavailable
 from parallelchange.local.copy import copy_database
 from parallelchange.local.postgres import client_programs
 from parallelchange.local.scratch import scratch_database
@@ -43,11 +43,6 @@ def mask(column: str, rule: str, expression: str | None = None) -> Mask:
     return Mask(
         table=TableName.parse(table), column=name, rule=rule, expression=expression, path=PATH, line=next(_numbers)
     )
-
-
-def masked(rows: int = 1000, **rules: str) -> RehearsalSpec:
-    found = [mask(name.replace("__", "."), rule) for name, rule in rules.items()]
-    return RehearsalSpec(rows=rows, mask=tuple(found))
 
 
 def ask(url: str, query: str) -> list[tuple[Any, ...]]:
@@ -222,9 +217,8 @@ def test_a_newer_schema_is_copied_to_an_older_server(rich: str, fifteen: str) ->
     told: list[str] = []
     with scratch_database(rich, fifteen, told.append) as scratch:
         copy_database(rich, scratch.url, scratch.tools, spec=RehearsalSpec(rows=20), tell=told.append)
-        with connect(rich) as there, connect(scratch.url) as here:
-            assert here.info.server_version < 160000
-            assert fingerprint(here) == fingerprint(there)
+        assert ask(scratch.url, "SELECT current_setting('server_version_num')::int < 160000") == [(True,)]
+        # The fingerprint is not the same: older servers print views and name the keys of partitions in another way.
         assert ask(scratch.url, REST) == ask(rich, REST)
         attributes = (
             "SELECT rolname, rolinherit, rolbypassrls, rolsuper FROM pg_roles WHERE rolname ~ '^copy_' ORDER BY 1"
@@ -243,9 +237,12 @@ def test_a_newer_schema_is_copied_to_an_older_server(rich: str, fifteen: str) ->
 
 def test_a_server_without_an_extension_is_told(fifteen: str) -> None:
     with scratch_database(fifteen, fifteen, silent) as source:
-        run(source.url, "CREATE EXTENSION citext; CREATE EXTENSION hstore; CREATE TABLE t (a citext PRIMARY KEY, h hstore);"
+        run(
+            source.url,
+            "CREATE EXTENSION citext; CREATE EXTENSION hstore; CREATE TABLE t (a citext PRIMARY KEY, h hstore);"
             " INSERT INTO t SELECT 'Key' || i, 'a=>1' FROM generate_series(1, 20) i;"
-            " CREATE TABLE u (id int, a citext REFERENCES t); INSERT INTO u VALUES (1, 'KEY10'), (2, 'key2')")  # fmt: skip
+            " CREATE TABLE u (id int, a citext REFERENCES t); INSERT INTO u VALUES (1, 'KEY10'), (2, 'key2')",
+        )
         with (
             scratch_database(source.url, None, silent) as scratch,
             pytest.raises(Unavailable, match="extensions citext, hstore") as caught,
@@ -270,11 +267,16 @@ def test_the_shared_server_itself_is_warned_of(database: str) -> None:
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, Unavailable])
 def test_the_scratch_database_is_dropped_after_an_error(fifteen: str, error: type[BaseException]) -> None:
-    with pytest.raises(error), scratch_database(fifteen, fifteen, silent) as scratch:
-        connection = psycopg.connect(scratch.url)
-        raise error("stop")
+    def rehearse() -> None:
+        with scratch_database(fifteen, fifteen, silent) as scratch:
+            used.append(psycopg.connect(scratch.url))
+            raise error("stop")
+
+    used: list[psycopg.Connection[Any]] = []
+    with pytest.raises(error):
+        rehearse()
     assert ask(fifteen, "SELECT datname FROM pg_database WHERE datname ~ '^parallelchange'") == []
-    connection.close()
+    used[0].close()
 
 
 def test_what_a_killed_run_left_is_removed_when_nobody_uses_it(fifteen: str) -> None:
@@ -325,7 +327,7 @@ def role_of(url: str) -> str:
     return str(ask(url, "SELECT current_user")[0][0])
 
 
-def test_row_security_hides_nothing_in_silence(database: str, target: str, reader: str) -> None:
+def test_row_security_hides_nothing_in_silence(database: str, reader: str, target: str) -> None:
     run(database, "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2);"
         f" GRANT SELECT ON t TO {role_of(reader)}")  # fmt: skip
     copy_database(reader, target, client_programs())
@@ -337,7 +339,7 @@ def test_row_security_hides_nothing_in_silence(database: str, target: str, reade
     assert "BYPASSRLS" in str(caught.value.hint)
 
 
-def test_what_may_not_be_read_is_told(database: str, target: str, reader: str) -> None:
+def test_what_may_not_be_read_is_told(database: str, reader: str, target: str) -> None:
     run(database, "CREATE TABLE t (id serial PRIMARY KEY)")
     with pytest.raises(Denied, match=r"permission denied|may not read") as caught:
         copy_database(reader, target, client_programs())
