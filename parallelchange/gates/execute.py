@@ -46,7 +46,8 @@ class Outcome:
         recorded: The code it failed with when it was recorded; empty when it worked then.
         skipped: Why it cannot be run here; empty when it was.
         exempt: Whether no change of a schema can touch it.
-        sent: The data that a COPY was given.
+        sent: The data that a COPY was given, which was made up: no log has it.
+        target: A digest of all that decides which rows a COPY may bring.
     """
 
     error: str | None = None
@@ -60,6 +61,7 @@ class Outcome:
     skipped: str = ""
     exempt: bool = False
     sent: bytes | None = None
+    target: str = ""
 
 
 @dataclass(frozen=True)
@@ -188,6 +190,9 @@ def _says(sql: str, now: Outcome, before: Outcome | None) -> tuple[_Says, str]:
         of_the_rows = before is None and now.sqlstate in _OF_THE_ROWS
         return (_Says.UNPROVEN if of_the_rows or now.sqlstate in _OF_THE_MOMENT else _Says.REFUSED), why
     differs = _differs(sql, now, before) if before is not None else None
+    if differs is None and before is not None and now.sent is not None and now.target != before.target:
+        # A row like those that are there fits whatever was made to fit them.
+        return _Says.DIFFERS, "the data it brings is not in the recording, and where it goes to has changed"
     idle = (_Says.UNPROVEN, "it changed no row") if now.idle else None
     return differs or idle or (_Says.WORKS, "")
 

@@ -1,4 +1,4 @@
-"""The data for a recorded COPY … FROM STDIN, which no log has: one row that fits."""
+"""The data for a recorded COPY … FROM STDIN, which no log has: one row that fits, and what makes a row fit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,47 @@ from parallelchange.adapters.postgres.rows import one_row, read_row_facts
 from parallelchange.model import TableName
 from parallelchange.sqltext import tokens
 
-__all__ = ["copy_data"]
+__all__ = ["copy_data", "copy_target"]
+
+# All that can refuse one row and take another. What its functions look at nobody can tell, and what its triggers write
+# to may refuse a row as well: then all that there is counts.
+_TARGET = """
+WITH RECURSIVE tree AS (
+  SELECT to_regclass(%s)::oid AS id UNION SELECT i.inhrelid FROM tree t JOIN pg_inherits i ON i.inhparent = t.id
+), spaces AS (
+  SELECT oid FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'parallelchange')
+), rels AS (
+  SELECT c.* FROM pg_class c WHERE c.oid IN (SELECT id FROM tree) OR (c.relnamespace IN (SELECT oid FROM spaces)
+    AND c.relkind IN ('r', 'p', 'v')
+    AND EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid IN (SELECT id FROM tree) AND NOT g.tgisinternal))
+), lines AS (
+  SELECT format('%%s %%s %%s %%s', oid::regclass, relkind, relrowsecurity, pg_get_expr(relpartbound, oid)) AS line
+  FROM rels
+  UNION ALL
+  SELECT format('%%s %%s %%s %%s %%s %%s', r.oid::regclass, a.attname, format_type(a.atttypid, a.atttypmod),
+    a.attnotnull, a.attidentity::text || a.attgenerated::text, pg_get_expr(d.adbin, d.adrelid))
+  FROM rels r JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
+  LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+  UNION ALL
+  SELECT format('%%s %%s', conrelid, pg_get_constraintdef(oid)) FROM pg_constraint
+  WHERE (conrelid IN (SELECT oid FROM rels) AND contype NOT IN ('n', 't')) OR contypid <> 0
+  UNION ALL
+  SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid IN (SELECT oid FROM rels)
+  UNION ALL
+  SELECT pg_get_triggerdef(oid) || tgenabled::text FROM pg_trigger
+  WHERE tgrelid IN (SELECT oid FROM rels) AND NOT tgisinternal
+  UNION ALL
+  SELECT format('%%s %%s %%s %%s', polrelid, polname, pg_get_expr(polqual, polrelid),
+    pg_get_expr(polwithcheck, polrelid))
+  FROM pg_policy WHERE polrelid IN (SELECT oid FROM rels)
+  UNION ALL
+  SELECT format('%%s %%s', oid::regprocedure, md5(concat(prosrc, pg_get_function_sqlbody(oid)))) FROM pg_proc
+  WHERE pronamespace IN (SELECT oid FROM spaces)
+  UNION ALL
+  SELECT format('%%s %%s', enumtypid::regtype, enumlabel) FROM pg_enum
+)
+SELECT md5(string_agg(line, chr(10) ORDER BY line COLLATE "C")) FROM lines
+"""
 
 
 def copy_data(connection: Connection, statement: str) -> bytes | None:
@@ -56,6 +96,27 @@ def copy_data(connection: Connection, statement: str) -> bytes | None:
         if not connection.closed:
             connection.execute("ROLLBACK TO SAVEPOINT parallelchange_copy")
             connection.execute("RELEASE SAVEPOINT parallelchange_copy")
+
+
+def copy_target(connection: Connection, statement: str) -> str:
+    """A digest of all that decides which rows a COPY … FROM STDIN may bring; empty where it cannot be told.
+
+    Args:
+        connection: The session it will run in, inside a transaction; where its table is looked up.
+        statement: The COPY.
+    """
+    connection.execute("SAVEPOINT parallelchange_copy")
+    try:
+        row = connection.execute(_TARGET, (_parts(statement)[0],)).fetchone()
+    except psycopg.Error:
+        if connection.closed:
+            raise
+        row = None
+    finally:
+        if not connection.closed:
+            connection.execute("ROLLBACK TO SAVEPOINT parallelchange_copy")
+            connection.execute("RELEASE SAVEPOINT parallelchange_copy")
+    return str(row[0]) if row else ""
 
 
 def _parts(statement: str) -> tuple[str, list[str], str]:

@@ -11,7 +11,7 @@ from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, TransactionStatu
 from psycopg.pq.abc import PGresult
 
 from parallelchange.adapters.postgres.connection import Connection
-from parallelchange.adapters.postgres.copying import copy_data
+from parallelchange.adapters.postgres.copying import copy_data, copy_target
 from parallelchange.adapters.postgres.sessions import Sessions
 from parallelchange.corpus import Corpus, Recorded, Step, Unit
 from parallelchange.errors import Unavailable
@@ -217,11 +217,13 @@ class Replay:
         given = [None if value is None else value.encode() for value in step.parameters(recorded)]
         oids = [self._oid(type_) for type_ in recorded.types]
         sent: bytes | None = None
+        target = ""
         if _word(text) == "copy" and re.search(r"\bfrom\s+stdin\b", text, re.IGNORECASE):
             queue = self._sent.get(recorded.id)
             sent = queue.pop(0) if queue else copy_data(self.connection, text)
             if sent is None:
                 return Outcome(skipped="no row could be made that it would take")
+            target = copy_target(self.connection, text)
         counts = recorded.kind is not Kind.UTILITY and _word(text) == "with" and kind_of(text) is Kind.WRITE
         counts = (
             counts
@@ -237,7 +239,7 @@ class Replay:
         rows = int(command[-1]) if command and command[-1].isdigit() else None
         idle = bool(command) and command[0] in _WRITES and rows == 0 and not _copies_out(text)
         idle = idle or (recorded.kind is Kind.WRITE and _word(text) == "with" and written == 0)
-        return Outcome(rows=rows, written=written, columns=self._columns(result), idle=idle, sent=sent)
+        return Outcome(rows=rows, written=written, columns=self._columns(result), idle=idle, sent=sent, target=target)
 
     def _exchange(self, result: PGresult, sent: bytes | None) -> PGresult:
         """Give or take what a COPY goes on with."""

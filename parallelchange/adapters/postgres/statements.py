@@ -11,10 +11,10 @@ from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGresult
 
 from parallelchange.adapters.postgres.askable import locking_names, unasked
+from parallelchange.adapters.postgres.asking import AskingSession, asking_session
 from parallelchange.adapters.postgres.connection import Connection
 from parallelchange.adapters.postgres.pipeline import Ask, message_of, pipelined, sqlstate_of
 from parallelchange.adapters.postgres.plans import Storage, read_plan, read_storage
-from parallelchange.adapters.postgres.asking import AskingSession, asking_session
 from parallelchange.corpus import Corpus, Recorded
 from parallelchange.errors import Busy, ParallelChangeError
 from parallelchange.gates.prepare import PlanFact, StatementFact
