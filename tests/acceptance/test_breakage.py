@@ -1,7 +1,7 @@
 """A wrong pass is the one unforgivable bug: what we say of a schema change is held against what it really breaks.
 
-Every kind of DDL meets every kind of statement on a real PostgreSQL. The truth of a cell is what a live session of the old
-version sees that stays open while somebody changes the schema, and what a new session sees after it.
+Every kind of DDL meets every kind of statement on a real PostgreSQL. The truth of a cell is what a live session of the
+old version sees that stays open while somebody changes the schema, and what a new session sees after it.
 """
 
 from __future__ import annotations
@@ -10,15 +10,26 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 
 import psycopg
 import pytest
-
 from helpers.breakage import Truth, apply, clone, make_shop, truths
 from helpers.breakage_ddl import DDL, NOTHING
 from helpers.breakage_uses import USES
-from helpers.breakage_verdict import LAYERS, LOG, Recording, Run, ask, copied, joined, measure, measure_change, record, verdicts
+from helpers.breakage_verdict import (
+    LAYERS,
+    LOG,
+    Recording,
+    Run,
+    ask,
+    copied,
+    joined,
+    measure,
+    measure_change,
+    record,
+    verdicts,
+)
+
 from parallelchange.adapters.postgres.catalog import fingerprint
 from parallelchange.adapters.postgres.connection import connect
 from parallelchange.local.postgres import EmbeddedPostgres, scratch_postgres
@@ -113,7 +124,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Table:
         [str(found), "", *map(str, sorted(filter(_wrong, found.cells), key=lambda cell: not cell.broken))]
     )
     (tmp_path_factory.mktemp("breakage") / "table.txt").write_text(shown, encoding="utf-8")
-    print(f"\n{shown}")
+    print(f"\n{shown}")  # noqa: T201 - the table is shown by `pytest -s`, and by a run that fails
     return found
 
 
@@ -154,7 +165,8 @@ def test_hardly_anything_fine_is_blocked(table: Table) -> None:
 
 
 def test_the_table_is_worth_something(table: Table) -> None:
-    assert len(DDL) >= 25 and len(USES) >= 15
+    assert len(DDL) >= 25
+    assert len(USES) >= 15
     assert table.count(lambda cell: cell.broken) >= 150, str(table)
     assert table.count(lambda cell: not cell.broken) >= 1500, str(table)
     # Each kind of statement is broken by something, but for the one that uses nothing.
@@ -178,7 +190,8 @@ def test_an_added_column_breaks_a_live_select_star(table: Table) -> None:
     assert cell.truth.live.error == "0A000 cached plan must not change result type"
     assert not cell.truth.new.error
     assert cell.results["shape"].verdict is Verdict.FAIL
-    assert not cell.blocked("prepare") and not cell.blocked("plan")
+    assert not cell.blocked("prepare")
+    assert not cell.blocked("plan")
     # Running it shows other columns, too, but no error: nothing but a live session raises one.
     assert [finding.id for finding in cell.results["execute"].findings] == ["execute.changed"]
     assert "nickname" in cell.results["shape"].findings[0].message

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -217,9 +217,10 @@ def truths(server: EmbeddedPostgres, database: str, ddl: str) -> dict[str, Truth
         By the name of the use.
     """
     url = server.url(database, APP)
-    with psycopg.connect(server.url(database), autocommit=True) as owner:
+    found: dict[str, Truth] = {}
+    with psycopg.connect(server.url(database), autocommit=True) as owner, ExitStack() as open_:
         counter = _Counter(owner)
-        live = list(sessions(url))
+        live = [open_.enter_context(closing(session)) for session in sessions(url)]
         before: dict[str, Seen] = {}
         for session in live:
             for time in range(WARM - 1):
@@ -230,10 +231,8 @@ def truths(server: EmbeddedPostgres, database: str, ddl: str) -> dict[str, Truth
             before |= {use.name: counter.send(session, use, WARM - 1) for use in session.uses}
         apply(server.url(database, OWNER), ddl)
         counter.since(live[0])  # what the DDL itself has written
-        found: dict[str, Truth] = {}
         for session in live:
             again = {use.name: counter.send(session, use, WARM) for use in session.uses}
-            session.close()
             new = _new(url, session.uses, counter)
             found |= {use.name: Truth(before[use.name], again[use.name], new[use.name]) for use in session.uses}
     return found

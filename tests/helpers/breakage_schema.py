@@ -113,7 +113,8 @@ GRANT SELECT (id, name), UPDATE (name) ON staff TO app
 ROWS = """
 INSERT INTO countries SELECT 'C' || n, 'Country ' || n FROM generate_series(1, 5) n;
 INSERT INTO customers (email, name, status, phone, note, balance)
-  SELECT 'c' || n || '@example.com', 'Customer ' || n, (ARRAY['new', 'active', 'vip', 'closed'])[n % 4 + 1]::customer_status,
+  SELECT 'c' || n || '@example.com', 'Customer ' || n,
+    (ARRAY['new', 'active', 'vip', 'closed'])[n % 4 + 1]::customer_status,
     CASE WHEN n % 2 = 0 THEN '+49 30 ' || 100000 + n END, 'note ' || n, n FROM generate_series(1, 60) n;
 INSERT INTO orders (id, customer_id, amount) SELECT n, n % 60 + 1, n % 90 + 1 FROM generate_series(1, 240) n;
 INSERT INTO items SELECT o, line, 'sku-' || line FROM generate_series(1, 10) o, generate_series(1, 30) line;

@@ -23,7 +23,20 @@ from parallelchange.local.postgres import EmbeddedPostgres
 from parallelchange.model import GateResult, State, Verdict, combine
 from parallelchange.recording import build_corpus
 
-__all__ = ["LAYERS", "LOG", "VERSION", "Recording", "Run", "ask", "copied", "joined", "measure", "measure_change", "record", "verdicts"]
+__all__ = [
+    "LAYERS",
+    "LOG",
+    "VERSION",
+    "Recording",
+    "Run",
+    "ask",
+    "copied",
+    "joined",
+    "measure",
+    "measure_change",
+    "record",
+    "verdicts",
+]
 
 VERSION = "v1"
 RECORDED = 7

@@ -1,7 +1,7 @@
 """Statements held prepared on a session while the schema changes, as the version's own sessions hold theirs.
 
-Only the server knows what it compares when a prepared statement is used again: columns and types, but collations too, and
-whether there still is what it refers to. So it is asked, on a copy, by a session that was open before.
+Only the server knows what it compares when a prepared statement is used again: columns and types, but collations too,
+and whether there still is what it refers to. So it is asked, on a copy, by a session that was open before.
 """
 
 from __future__ import annotations
