@@ -21,6 +21,6 @@ def command(change: str, database_url: str | None, as_json: bool) -> int:
     from parallelchange.rollout.run import look
 
     with open_world(change, database_url) as world, world.ledger.fenced():
-        evidence = measure(world, look(world))
+        evidence = measure(world, look(world, revisions=False))
         name = world.plan.change.name
     return show_evidence(name, "verify", evidence, as_json=as_json)
