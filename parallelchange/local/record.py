@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shlex
+import shutil
 import subprocess
 import threading
 import time
@@ -20,7 +21,7 @@ from parallelchange.adapters.postgres.log import LogEntry, Logged, json_entries,
 from parallelchange.adapters.postgres.statistics import read_statistics
 from parallelchange.errors import Blocked, Unavailable
 from parallelchange.local.postgres import EmbeddedPostgres, scratch_postgres
-from parallelchange.local.process import LOOPBACK, ReservedPort
+from parallelchange.local.process import LOOPBACK, ReservedPort, tied_to_us
 from parallelchange.local.schemas import Schema
 from parallelchange.recording import Recording, build
 from parallelchange.redact import Redaction
@@ -205,9 +206,16 @@ def _run(command: Sequence[str], job: Job, env: Mapping[str, str]) -> None:
         Blocked: It failed.
         Unavailable: There is no such command.
     """
+    if shutil.which(command[0]) is None and not (job.cwd / command[0]).is_file():
+        raise Unavailable(f"{command[0]} cannot be started: there is no such program")
     try:
         process = subprocess.Popen(
-            command, cwd=job.cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            [*tied_to_us(), *command],
+            cwd=job.cwd,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
     except OSError as error:
         raise Unavailable(f"{command[0]} cannot be started: {error.strerror or error}") from None
