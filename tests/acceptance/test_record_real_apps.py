@@ -81,7 +81,7 @@ def test_a_job_queue_in_python(tmp_path: Path) -> None:
         "DO $$",
         'LISTEN "procrastinate_queue_v1#sums"',
         "SELECT unnest( procrastinate_defer_jobs_v1( $1::procrastinate_job_to_defer_v1[] ) ) AS id",  # defer
-        "FROM procrastinate_fetch_job_v2($1, $2)",  # fetch
+        "FROM procrastinate_fetch_job_v2(",  # fetch
         "SELECT procrastinate_finish_job_v1($1, $2, $3)",  # done
         "SELECT procrastinate_retry_job_v2(",  # failed, once more
         "SELECT procrastinate_cancel_job_v1($1, $2, $3) AS id",
