@@ -135,6 +135,9 @@ class _Work:
             if known.refused and not known.worked:
                 self.left_out["statements that the server never took"] += 1
                 continue
+            if known.refused and known.bound is None:  # it can neither be prepared nor run
+                self.left_out["statements that cannot be prepared as they were told, without values"] += 1
+                continue
             types = known.types if known.bound is None else (*known.types, *["unknown"] * known.bound)[: known.bound]
             item = Recorded(known.sql, types, known.columns, known.prepared, known.where, known.unasked)
             first = statements.setdefault(item.id, item)

@@ -61,8 +61,8 @@ def test_stand_ins_keep_their_form() -> None:
     [("password", True), ("password_hash", True), ("hashedPassword", True), ("api_key", True), ("apiKey", True),
      ("access_token", True), ("token", True), ("Authorization", True), ("client_secret", True), ("user_pwd", True),
      ("token_count", False), ("token_expires_at", False), ("password_changed_at", False), ("name", False),
-     ("key", False), ("pinned", False), ("secretary", False), ("tokenizer", False), ("author", False), ("session_id", False),
-     ("", False)],
+     ("key", False), ("pinned", False), ("secretary", False), ("tokenizer", False), ("author", False),
+     ("session_id", False), ("", False)],
 )  # fmt: skip
 def test_names(name: str, secret: bool) -> None:
     assert names_a_secret(name) is secret
