@@ -274,3 +274,29 @@ def test_bad_input(tmp_path: Path, arguments: list[str], code: int, says: str) -
     assert says in ran.err
     assert "geheim" not in ran.err + ran.out
     assert not (tmp_path / "v1.json").exists()
+
+
+ITS_OWN_DATABASE = """
+import os, psycopg
+url = os.environ["DATABASE_URL"]
+with psycopg.connect(url, autocommit=True) as c:
+    c.execute("CREATE DATABASE test_of_its_own")
+with psycopg.connect(url, dbname="test_of_its_own") as c:
+    c.execute("CREATE TABLE notes (id serial PRIMARY KEY, text text)")
+    c.execute("INSERT INTO notes (text) VALUES (%s) RETURNING id", ("a",))
+    c.execute("SELECT * FROM notes")
+with psycopg.connect(url, autocommit=True) as c:
+    c.execute("DROP DATABASE test_of_its_own")
+"""
+
+
+def test_tests_that_make_and_drop_a_database_of_their_own(tmp_path: Path) -> None:
+    """As Django's do."""
+    (tmp_path / "app.py").write_text(ITS_OWN_DATABASE)
+    ran = record(tmp_path, sys.executable, "app.py")
+    assert ran.code == 0, ran.err
+    assert "left out: 2 statements about whole databases" in ran.out
+    corpus = read_corpus(tmp_path / "v1.json", "v1")
+    read = one(corpus, "SELECT * FROM notes")
+    assert read.columns == ("id integer", "text text")
+    assert one(corpus, "INSERT INTO notes (text) VALUES ($1) RETURNING id").types == ("text",)

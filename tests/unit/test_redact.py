@@ -99,6 +99,18 @@ def test_literals_with_a_name(sql: str) -> None:
     assert redaction.counts.total() >= 1
 
 
+def test_the_body_of_a_function_is_code() -> None:
+    body = (
+        "UPDATE u SET password=crypt(p, 'x'), token = t WHERE n = '{\"secret\": \"s\"}' AND pk_very_long_name_of_a_key"
+    )
+    for sql in (f"CREATE FUNCTION f() AS $$ {body} $$", "CREATE FUNCTION f() AS '" + body.replace("'", "''") + "'"):
+        assert Redaction().statement(sql, shorten=False) == sql
+    leak = "DO $$ BEGIN PERFORM dblink('postgresql://app:geheim@db/x'); END $$"
+    assert "geheim" not in Redaction().statement(leak, shorten=False)
+    connection = "CREATE SUBSCRIPTION s CONNECTION 'host=db password=geheim' PUBLICATION p"
+    assert "geheim" not in Redaction().statement(connection, shorten=False)
+
+
 @pytest.mark.parametrize(
     ("sql", "secret"),
     [

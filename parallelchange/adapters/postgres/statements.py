@@ -69,7 +69,7 @@ def prepare_all(connection: Connection, corpus: Corpus) -> list[StatementFact]:
     describer = Describer(connection)
     facts = []
     for statement in corpus.statements:
-        error, found, unasked = None, None, ""
+        error, found, unasked = None, None, statement.unasked
         if statement.kind is Kind.UTILITY:
             unasked = "it cannot be prepared"
         try:
