@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from parallelchange.corpus import Corpus, Recorded, Step, Unit
 from parallelchange.describing import Describe, Draft, Known, Refused, describe_all
 from parallelchange.drivers import not_the_apps
-from parallelchange.redact import Redaction
+from parallelchange.redact import LONGEST, Redaction
 from parallelchange.sqltext import Kind, Template, kind_of, template, tokens
 from parallelchange.thinning import thin
 from parallelchange.transactions import Event, Sent, Transaction, opening, transactions
@@ -69,6 +69,7 @@ class _Work:
         self.drafts: list[Draft] = []
         self.left_out: Counter[str] = Counter()
         self._sessions: dict[str, int] = {}
+        self._where: dict[str, str] = {}
         self._lookup: dict[str, tuple[str, ...]] = {}
 
     def take(self, transaction: Transaction) -> None:
@@ -99,7 +100,10 @@ class _Work:
     def _step(self, draft: Draft, session: str, sent: Sent) -> None:
         lookup = self._lookup.get(session, ())
         cut, bound = self._cut(sent)
-        where = sent.where or self.where
+        told = sent.where or self.where
+        if told not in self._where:  # a command line may hold a password
+            self._where[told] = self.redaction.value(told)[:LONGEST]
+        where = self._where[told]
         new = Known(cut.sql, bound, sent.types, cut.literals, lookup, where, bool(sent.types))
         known = self.known.setdefault((cut.sql, bound, sent.types), new)
         known.prepared |= sent.prepared
@@ -130,6 +134,9 @@ class _Work:
         for known in self.known.values():
             if known.refused and not known.worked:
                 self.left_out["statements that the server never took"] += 1
+                continue
+            if known.refused and known.bound is None:  # it can neither be prepared nor run
+                self.left_out["statements that cannot be prepared as they were told, without values"] += 1
                 continue
             types = known.types if known.bound is None else (*known.types, *["unknown"] * known.bound)[: known.bound]
             item = Recorded(known.sql, types, known.columns, known.prepared, known.where, known.unasked, known.typed)

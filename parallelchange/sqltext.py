@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 __all__ = ["Kind", "Template", "Token", "fill", "joined", "kind_of", "split", "template", "tokens", "unquoted"]
 
@@ -64,6 +65,15 @@ class Token:
 
 def tokens(sql: str) -> Iterator[Token]:
     """The tokens of a text, comments and white space left out."""
+    return iter(_tokens(sql))
+
+
+@lru_cache(maxsize=2048)  # a recording asks the same few texts again and again
+def _tokens(sql: str) -> tuple[Token, ...]:
+    return tuple(_read(sql))
+
+
+def _read(sql: str) -> Iterator[Token]:
     at, space = 0, False
     while at < len(sql):
         match = _TOKEN.match(sql, at)
