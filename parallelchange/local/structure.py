@@ -114,6 +114,9 @@ class Structure:
             return Busy(what, hint="something holds a strong lock on a table; try again when it is done")
         if program == "pg_dump" and "permission denied" in stderr:
             return Denied(what, hint="the role needs to read every table, sequence and schema")
+        if program == "psql" and any(word in stderr for word in ("permission denied", "must be ")):
+            hint = "rehearse as a superuser of that server, or as a member of the roles that own what is copied"
+            return Denied(what, hint=hint)
         if program == "psql":
             hint = f"{describe_url(self.target)} refuses it: rehearse on a server like the shared one (--on)"
             return Unavailable(what, hint=hint)
