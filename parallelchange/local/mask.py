@@ -107,6 +107,9 @@ def apply_masks(masks: Iterable[Mask], tables: Sequence[SourceTable], keys: Sequ
         table = next((t for t in tables if t.name == mask.table), None)
         if table is None:
             _refuse(mask, f"the database has no table {mask.table}", "name tables as schema.table, or table in public")
+        if any(other.kind == "p" and other.oid in table.above for other in tables):
+            # Its rows are read through the table it is a partition of as well.
+            _refuse(mask, f"{table.name} is a partition", "name the table it is a partition of")
         for one in tables:
             if one is not table and table.oid not in one.above:
                 continue
