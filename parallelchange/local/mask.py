@@ -12,7 +12,7 @@ from parallelchange.model import TableName
 from parallelchange.sql import columns as names
 from parallelchange.sql import ident, literal
 
-__all__ = ["ForeignKey", "SourceColumn", "SourceTable", "apply_masks", "select_list"]
+__all__ = ["ForeignKey", "Rules", "SourceColumn", "SourceTable", "apply_masks", "expression", "select_list"]
 
 _ENOUGH = 60
 """Bits that keep two masked values apart, however many rows are copied."""
