@@ -14,7 +14,10 @@ from parallelchange.errors import InvalidFile, UsageError
 
 __all__ = ["Settings", "find_change", "load_settings"]
 
-_KEYS = {"database_url", "alembic", "changes", "state_dir", "kubeconfig", "context", "namespace", "prometheus"}
+_KEYS = {
+    "database_url", "alembic", "changes", "state_dir", "kubeconfig", "context", "namespace", "prometheus",
+    "evidence_keys",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Settings:
         context: Context in it; None for the current one.
         namespace: Namespace of the app; None for the context's.
         prometheus: Address of the Prometheus of this environment; None for the change file's.
+        evidence_keys: Public keys, one of which must have signed evidence that is imported; empty for none.
     """
 
     root: Path
@@ -42,6 +46,7 @@ class Settings:
     context: str | None = None
     namespace: str | None = None
     prometheus: str | None = None
+    evidence_keys: tuple[Path, ...] = ()
 
     def url(self) -> str:
         """The shared database.
@@ -78,11 +83,12 @@ def load_settings(start: Path, *, database_url: str | None = None) -> Settings:
         context=_set("CONTEXT", raw),
         namespace=_set("NAMESPACE", raw),
         prometheus=_set("PROMETHEUS", raw),
+        evidence_keys=tuple(root / name for name in (_set("EVIDENCE_KEYS", raw) or "").split()),
     )
 
 
 def _set(name: str, raw: Mapping[str, Any]) -> str | None:
-    return os.environ.get(f"PARALLELCHANGE_{name}") or raw.get(name.lower())
+    return os.environ.get(f"PARALLELCHANGE_{name}", "").strip() or raw.get(name.lower())
 
 
 def _find(start: Path) -> tuple[Path, Mapping[str, Any]]:

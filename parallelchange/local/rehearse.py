@@ -20,7 +20,7 @@ from parallelchange.local.postgres import scratch_postgres
 from parallelchange.model import Evidence, EvidenceKey, Finding, GateResult, Phase, Place, State, Verdict, combine
 from parallelchange.plan import Plan, state_of
 from parallelchange.ports import Applied
-from parallelchange.rollout.observe import ALL_VERSIONS, corpora
+from parallelchange.rollout.observe import ALL_VERSIONS, corpora, specs
 
 __all__ = ["Rehearsal", "rehearse"]
 
@@ -126,6 +126,7 @@ class Rehearsal:
             fingerprint=self.database.catalog().fingerprint,
             statements=corpora(self.plan).get(version, ""),
             plan=self.plan.digest,
+            spec=specs(self.plan).get(version, ""),
             place=Place.COPY,
         )
         self.evidence.append(Evidence(key, result, self.database.now(), self.run, state))

@@ -9,12 +9,12 @@ import psycopg
 from parallelchange.adapters.postgres.connection import Connection
 from parallelchange.model import Catalog, Column, Table, TableName
 
-__all__ = ["canonical_types", "fingerprint", "read_catalog"]
+__all__ = ["canonical_types", "fingerprint", "read_catalog", "schema_lines"]
 
 # One line per object of the user's schemas. Left out: system schemas, our ledger, Alembic's bookkeeping, objects
 # of extensions, the catalogued NOT NULL constraints that only PostgreSQL 18 has (attnotnull says the same), and
 # the checks that migrate adds: they are the change's own, and the schema counts as expanded with and without them.
-_FINGERPRINT = """
+_OBJECTS = """
 WITH spaces AS (
   SELECT oid, nspname FROM pg_namespace
   WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'parallelchange')
@@ -75,9 +75,12 @@ WITH spaces AS (
        WHERE c.contypid = t.oid AND c.contype = 'c'))
   FROM pg_type t JOIN spaces n ON n.oid = t.typnamespace WHERE t.typtype = 'd'
 )
+"""
+_FINGERPRINT = f"""{_OBJECTS}
 SELECT encode(sha256(convert_to(coalesce(string_agg(line, E'\\n' ORDER BY line COLLATE "C"), ''), 'UTF8')), 'hex')
 FROM lines
 """
+_LINES = f'{_OBJECTS} SELECT line FROM lines ORDER BY line COLLATE "C"'
 
 _TABLE = """
 SELECT c.oid, c.relkind, nullif(c.reltuples, -1)::bigint,
@@ -129,6 +132,14 @@ def fingerprint(connection: Connection) -> str:
         row = connection.execute(_FINGERPRINT).fetchone()
     assert row is not None
     return str(row[0])
+
+
+def schema_lines(connection: Connection) -> list[str]:
+    """What the fingerprint is taken of: one text for each object; joined by line feeds, their sha256 is it."""
+    with connection.transaction(force_rollback=True):
+        connection.execute("SET LOCAL search_path = ''")
+        connection.execute("SET LOCAL quote_all_identifiers = off")
+        return [str(row[0]) for row in connection.execute(_LINES)]
 
 
 def read_catalog(connection: Connection, tables: Iterable[TableName], types: Iterable[str] = ()) -> Catalog:
