@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from parallelchange.corpus import read_corpus
 from parallelchange.errors import InvalidFile, Tampered, Unavailable
 from parallelchange.evidence import ALL_VERSIONS
 from parallelchange.model import Evidence, EvidenceKey, Place, State
@@ -84,11 +84,14 @@ class Observation:
 
 
 def corpora(plan: Plan) -> dict[str, str]:
-    """Digest of each version's recorded statements; empty where there are none."""
-    return {
-        version.name: read_corpus(version.statements, version.name).digest if version.statements else ""
-        for version in plan.change.versions
-    }
+    """sha256 of each version's recorded statements; empty where there are none.
+
+    The file's bytes count, and are not read as statements here: whatever is changed in it is seen as a change.
+
+    Raises:
+        InvalidFile: One cannot be read.
+    """
+    return {version.name: _sha256(version.statements) for version in plan.change.versions}
 
 
 def specs(plan: Plan) -> dict[str, str]:
@@ -97,14 +100,16 @@ def specs(plan: Plan) -> dict[str, str]:
     Raises:
         InvalidFile: One cannot be read.
     """
-    found = {}
-    for version in plan.change.versions:
-        try:
-            read = hashlib.sha256(version.openapi.read_bytes()).hexdigest() if version.openapi else ""
-        except OSError as error:
-            raise InvalidFile(f"cannot be read: {error.strerror}", path=version.openapi or "") from None
-        found[version.name] = read
-    return found
+    return {version.name: _sha256(version.openapi) for version in plan.change.versions}
+
+
+def _sha256(path: Path | None) -> str:
+    if path is None:
+        return ""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise InvalidFile(f"cannot be read: {error.strerror}", path=path) from None
 
 
 def _recorded(world: World) -> tuple[tuple[Evidence, ...], str, str]:

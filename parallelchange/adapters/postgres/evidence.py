@@ -41,7 +41,8 @@ WITH chain AS MATERIALIZED (
 )
 SELECT 'broken', id, what FROM broken
 UNION ALL
-SELECT 'head', id, coalesce('the last row is ' || id, 'there is no row') FROM ends WHERE hash IS DISTINCT FROM head
+SELECT 'head', id, coalesce('row ' || id || ' is the last', 'no row is there') FROM ends
+WHERE hash IS DISTINCT FROM head
 UNION ALL
 (SELECT 'newest', id, body FROM newest ORDER BY at DESC, id DESC)
 """
@@ -63,7 +64,7 @@ def read_evidence(connection: Connection, change: str) -> list[Evidence]:
         if kind == "broken":
             raise _tampered(change, f"row {row} {text}")
         if kind == "head":
-            raise _tampered(change, f"{text}, and another was written last")
+            raise _tampered(change, f"{text}, and not what was written last")
         try:
             item = from_body(text)
         except ValueError as error:
