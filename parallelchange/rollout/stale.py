@@ -46,7 +46,7 @@ def differences(
     for what, path, was, now in files:
         if was != now:
             place = f"{_relative(path, plan)}: " if path else ""
-            told.append(f"{what} of {key.version} ({place}{_both(was, now, 'is there')})")
+            told.append(f"{what} of {key.version} ({place}{_both(was, now or 'none', 'is there')})")
     # A version of which nothing runs has no live build to differ from.
     if wanted.version != ALL_VERSIONS and obs.ready.get(wanted.version) != 0 and key.build != wanted.build:
         digest = "the image digest" if "sha256:" in key.build + wanted.build else "the build"
@@ -61,7 +61,7 @@ def differences(
 
 
 def _both(was: str, now: str, is_: str) -> str:
-    return f"{shortened(was) or 'nothing'} was measured, {shortened(now) or 'nothing that could be told'} {is_}"
+    return f"{shortened(was) or 'none'} was measured, {shortened(now) or 'nothing that could be told'} {is_}"
 
 
 def _relative(path: Path, plan: Plan) -> str:
@@ -73,11 +73,11 @@ def _schema(obs: Observation, found: Evidence, rehearsed: str | None) -> str:
     """The objects that differ, where they are known; for a copy, from what it was when it was like the live one."""
     was = found.key.fingerprint
     if found.key.place is Place.COPY:
-        same_run = (e.key.fingerprint for e in obs.evidence if e.run == found.run and e.state is obs.state)
-        was = next(same_run, was)
+        same_run = (e.key.fingerprint for e in (found, *obs.evidence) if e.run == found.run and e.state is obs.state)
+        was = next(same_run, obs.fingerprint)
         if was == obs.fingerprint:
             why = "another rehearsal is the newest" if rehearsed else "that rehearsal has no verdict of its own"
-            return f"the schema: of the live one, {why}"
+            return f"the schema: of one like the live one, {why}"
     lines = obs.schema_changes.get(was, ())
     if not lines:
         return f"the schema ({_both(was, obs.fingerprint, 'is live')})"

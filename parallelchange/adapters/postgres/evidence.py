@@ -18,7 +18,7 @@ __all__ = ["append_evidence", "keep_schema", "read_evidence", "reset_evidence", 
 # The server follows the whole chain. Bytes are taken as they are stored: a text of ours is ASCII in any encoding.
 _CHAIN = """
 WITH chain AS MATERIALIZED (
-  SELECT id, about, at, body, hash, previous,
+  SELECT id, about, at, hash, previous,
     lag(id) OVER (ORDER BY id) AS id_before, lag(hash, 1, %(genesis)s) OVER (ORDER BY id) AS hash_before,
     encode(sha256(convert_to(previous || body, getdatabaseencoding())), 'hex') AS found,
     starts_with(body, format('{"about":%%s,"at":%%s,', about, at)) AS agrees
@@ -37,14 +37,14 @@ WITH chain AS MATERIALIZED (
     (SELECT hash FROM chain ORDER BY id DESC LIMIT 1) AS hash,
     (SELECT evidence_head FROM parallelchange.change WHERE name = %(change)s) AS head
 ), newest AS (
-  SELECT DISTINCT ON (about) id, at, body FROM chain ORDER BY about, at DESC, id DESC
+  SELECT DISTINCT ON (about) id FROM chain ORDER BY about, at DESC, id DESC
 )
 SELECT 'broken', id, what FROM broken
 UNION ALL
 SELECT 'head', id, coalesce('row ' || id || ' is the last', 'no row is there') FROM ends
 WHERE hash IS DISTINCT FROM head
 UNION ALL
-(SELECT 'newest', id, body FROM newest ORDER BY at DESC, id DESC)
+(SELECT 'newest', e.id, e.body FROM newest JOIN parallelchange.evidence e USING (id) ORDER BY e.at DESC, e.id DESC)
 """
 
 
