@@ -165,12 +165,15 @@ def write_evidence(plan: Plan, evidence: Any, now: float, output: Path | None, s
     from parallelchange.evidence import EvidenceFile, describe, write_file
 
     items: list[Evidence] = []
+    left: dict[str, list[Evidence]] = {}
     for item in evidence:
         reason = _stays(plan, item, now)
         if reason:
-            note(f"left out: {describe(item)}: {reason}")
+            left.setdefault(reason, []).append(item)
         else:
             items.append(replace(item, source=""))
+    for reason, stay in left.items():
+        note(f"left out: {len(stay)} verdicts, such as {describe(stay[0])}: {reason}")
     if not items:
         raise Refused(
             f"there is no evidence of {plan.change.name} to carry",
@@ -201,11 +204,11 @@ def _stays(plan: Plan, item: Evidence, now: float) -> str:
     from parallelchange.model import Place
 
     if item.key.place is not Place.COPY:
-        return "it was measured on the live database, and speaks of that one only"
+        return "measured on the live database, and true of that one only"
     if item.key.plan != plan.digest:
-        return "it is of another plan"
+        return "of another plan"
     if now - item.measured_at > plan.change.max_age:
-        return f"it was measured {now - item.measured_at:.0f} s ago, and counts for {plan.change.max_age:.0f} s"
+        return f"older than the {plan.change.max_age:.0f} s for which evidence counts"
     return ""
 
 

@@ -78,6 +78,8 @@ def _schema(obs: Observation, found: Evidence, rehearsed: str | None) -> str:
         if was == obs.fingerprint:
             why = "another rehearsal is the newest" if rehearsed else "that rehearsal has no verdict of its own"
             return f"the schema: of one like the live one, {why}"
+    elif found.state is not obs.state:
+        return f"the schema, which was {found.state} then and is {obs.state} now"
     lines = obs.schema_changes.get(was, ())
     if not lines:
         return f"the schema ({_both(was, obs.fingerprint, 'is live')})"

@@ -65,6 +65,11 @@ def test_objects_are_told_where_they_are_known_and_not_too_many() -> None:
     assert said(LIVE, many, fingerprint=A).endswith("+ table 3, + table 4 and 7 more")
 
 
+def test_what_was_measured_in_another_state_says_so() -> None:
+    before = replace(evidence("prepare", NEW, State.BASE), state=State.BASE)
+    assert why_stale(NAMED, all_is_well(50), before) == "the schema, which was base then and is expanded now"
+
+
 def test_a_rehearsal_is_told_by_what_its_copy_was_when_it_was_like_the_live_one() -> None:
     obs = all_is_well(50)
     moved = replace(obs, fingerprint=B, schema_changes={"live": ("+ index i",)})
