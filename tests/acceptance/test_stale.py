@@ -404,8 +404,16 @@ def test_a_file_that_is_not_as_it_was_written_is_refused(proven: Shop) -> None:
 def test_a_rehearsal_in_ci_counts_at_the_gate_of_a_database_with_the_same_schema(postgres: Any, tmp_path: Path) -> None:
     repository = tmp_path / "repo"
     with fresh_database(postgres, "ci") as ci, shop_on(ci, repository) as shop:
-        ran = shop.does("rehearse", "--no-record", "--evidence", "evidence.json")
+        # In CI nothing runs, and no mesh is there to be asked.
+        shutil.rmtree(shop.folder / ".parallelchange")
+        builds = [word for version in BUILDS for word in ("--build", f"{version}={BUILDS[version]}")]
+        ran = shop.does("rehearse", "--no-record", *builds, "--evidence", "evidence.json")
         assert "not signed" in ran.err
+        for wrong in (("--build", "v1=x"), ("--no-record", "--build", "v3=x"), ("--no-record", "--build", "v1="),
+                      ("--no-record", "--build", "v1=x", "--build", "v1=y"), ("--sign", "ci.key"),
+                      ("--no-record", "--evidence", "e.json", "--sign", "none.key")):  # fmt: skip
+            refused = shop.verb("rehearse", *wrong)
+            assert (refused.code, "rehearsing" in refused.err) == (2, False), refused.err
         assert shop.sql("SELECT to_regnamespace('parallelchange')") == [(None,)], "nothing is left in CI's database"
         for name, extra in (("same", ()), ("differs", ("ALTER TABLE t ADD COLUMN note text",))):
             with fresh_database(postgres, name) as url:
