@@ -7,6 +7,7 @@
     ├── UsageError                 exit 2   a command that makes no sense here
     ├── Blocked                    exit 1   a gate said fail or unknown
     ├── Refused                    exit 1   the act is not allowed in this state
+    │   └── Tampered               exit 1   recorded evidence is not what was written
     └── Unavailable                exit 3   something needed is missing or does not answer
         ├── Busy                   exit 3   a lock was not to be had in time; trying again may help
         ├── LockedMore             exit 3   looking took a stronger lock than it may: a fault of ours
@@ -32,6 +33,7 @@ __all__ = [
     "ParallelChangeError",
     "Refused",
     "SchemaState",
+    "Tampered",
     "Unavailable",
     "Uncertain",
     "UsageError",
@@ -87,6 +89,10 @@ class Refused(ParallelChangeError):
     """The act is not allowed in the state the change is in."""
 
     exit_code = 1
+
+
+class Tampered(Refused):
+    """Recorded evidence is not what was written, so none of it counts."""
 
 
 class Unavailable(ParallelChangeError):

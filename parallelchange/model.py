@@ -345,6 +345,7 @@ class Evidence:
         measured_at: Seconds since the epoch, by the database's clock.
         run: Id shared by all evidence of one rehearsal or verification.
         state: The state of the schema it was measured in.
+        source: Where it comes from when not from here: `imported`, and the key that vouched for it.
     """
 
     key: EvidenceKey
@@ -352,6 +353,7 @@ class Evidence:
     measured_at: float
     run: str
     state: State
+    source: str = ""
 
 
 def parse_weight(text: str | float) -> int:

@@ -221,10 +221,13 @@ class Ledger(Protocol):
         """Record that the old version's sessions have been seen under the name it declares."""
 
     def add_evidence(self, evidence: Sequence[Evidence]) -> None:
-        """Keep verdicts."""
+        """Keep verdicts; `Tampered` when what was kept before is not what was written."""
 
     def evidence(self) -> Sequence[Evidence]:
-        """The newest evidence per (version, gate, state, place), newest first."""
+        """The newest evidence per (version, gate, state, place), newest first; `Tampered` as for `add_evidence`."""
+
+    def schema_changes(self, fingerprint: str) -> tuple[str, ...] | None:
+        """What differs in the schema now from the one of a fingerprint, as `+ …` and `- …`; None when not known."""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ VERBS = {
     "expand": "Make the new shape beside the old one.",
     "backfill": "Fill the new shape; goes on where it stopped.",
     "verify": "Measure both versions on the live data; record evidence.",
+    "evidence": "What is proven: list, check, export, import, reset, and keys to sign it with.",
     "gate": "May traffic advance?",
     "promote": "Gate, then set the weight, as one act.",
     "abort": "All traffic back to the old version.",

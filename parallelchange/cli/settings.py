@@ -16,7 +16,7 @@ __all__ = ["Settings", "find_change", "load_settings"]
 
 _KEYS = {
     "database_url", "rehearsal_url", "alembic", "changes", "state_dir", "kubeconfig", "context", "namespace",
-    "prometheus",
+    "prometheus", "evidence_keys",
 }  # fmt: skip
 
 
@@ -35,6 +35,7 @@ class Settings:
         namespace: Namespace of the app; None for the context's.
         prometheus: Address of the Prometheus of this environment; None for the change file's.
         rehearsal_url: A database on the server that rehearsals make theirs on; None for the embedded server.
+        evidence_keys: Public keys, one of which must have signed evidence that is imported; empty for none.
     """
 
     root: Path
@@ -47,6 +48,7 @@ class Settings:
     namespace: str | None = None
     prometheus: str | None = None
     rehearsal_url: str | None = None
+    evidence_keys: tuple[Path, ...] = ()
 
     def url(self) -> str:
         """The shared database.
@@ -90,11 +92,12 @@ def load_settings(start: Path, *, database_url: str | None = None, rehearsal_url
         namespace=_set("NAMESPACE", raw),
         prometheus=_set("PROMETHEUS", raw),
         rehearsal_url=_libpq(rehearsal_url) if rehearsal_url else None,
+        evidence_keys=tuple(root / name for name in (_set("EVIDENCE_KEYS", raw) or "").split()),
     )
 
 
 def _set(name: str, raw: Mapping[str, Any]) -> str | None:
-    return os.environ.get(f"PARALLELCHANGE_{name}") or raw.get(name.lower())
+    return os.environ.get(f"PARALLELCHANGE_{name}", "").strip() or raw.get(name.lower())
 
 
 def _find(start: Path) -> tuple[Path, Mapping[str, Any]]:

@@ -13,7 +13,7 @@ __all__ = ["command"]
 @options.change
 @options.database_url
 @options.as_json
-def command(change: str, database_url: str | None, as_json: bool) -> None:
+def command(change: str, database_url: str | None, as_json: bool) -> int:
     """Show where a change stands: schema, traffic, backfill, evidence, and what would be done next."""
     from parallelchange.cli.show import (
         console,
@@ -51,7 +51,7 @@ def command(change: str, database_url: str | None, as_json: bool) -> None:
                 "matrix": matrix_document(cells),
             }
         )
-        return
+        return 1 if obs.tampered else 0
     click.echo(f"{name}")
     click.echo(f"  schema    {obs.state}" + (f" ({'; '.join(obs.differences)})" if obs.differences else ""))
     weight = format_weight(obs.weight) if obs.weight is not None else obs.split_error
@@ -69,9 +69,12 @@ def command(change: str, database_url: str | None, as_json: bool) -> None:
         click.echo(f"  copies    {version}: {'unknown' if ready is None else ready} ready")
     if obs.sessions is not None:
         click.echo(f"  sessions  {old}: {len(obs.sessions)}")
+    if obs.tampered:
+        click.echo(f"  evidence  {obs.tampered}")
     if record and record.aborted:
         click.echo(f"  aborted   {record.aborted}")
     console().print(matrix_table(cells))
     click.echo(f"  next      {decision.kind}: {decision.act or ''} {decision.why}")
     if decision.results:
         console().print(gate_table(("", result) for result in decision.results))
+    return 1 if obs.tampered else 0

@@ -22,7 +22,7 @@ from parallelchange.local.scratch import scratch_database
 from parallelchange.model import Evidence, EvidenceKey, Finding, GateResult, Phase, Place, State, Verdict, combine
 from parallelchange.plan import Plan, state_of
 from parallelchange.ports import Applied
-from parallelchange.rollout.observe import ALL_VERSIONS, corpora
+from parallelchange.rollout.observe import ALL_VERSIONS, corpora, specs
 
 __all__ = ["Rehearsal", "rehearse"]
 
@@ -165,6 +165,7 @@ class Rehearsal:
             fingerprint=self.database.catalog().fingerprint,
             statements=corpora(self.plan).get(version, ""),
             plan=self.plan.digest,
+            spec=specs(self.plan).get(version, ""),
             place=Place.COPY,
         )
         self.evidence.append(Evidence(key, result, self.database.now(), self.run, state))

@@ -19,11 +19,26 @@ from parallelchange.gates import (
     soak,
 )
 from parallelchange.gates.base import Act, unknown
-from parallelchange.model import FULL, Evidence, EvidenceKey, GateResult, Place, State, Verdict, combine
+from parallelchange.model import (
+    FULL,
+    Evidence,
+    EvidenceKey,
+    Finding,
+    GateResult,
+    Place,
+    Severity,
+    State,
+    Verdict,
+    combine,
+)
 from parallelchange.plan import Plan
 from parallelchange.rollout.observe import ALL_VERSIONS, Observation, expected_key
+from parallelchange.rollout.stale import differences
 
-__all__ = ["Judgement", "cells", "copied", "counted", "drained_fact", "judge"]
+__all__ = ["Judgement", "cells", "copied", "counted", "drained_fact", "judge", "why_stale"]
+
+_FORWARD = (Act.EXPAND, Act.BACKFILL, Act.SET_WEIGHT, Act.RETIRE, Act.CONTRACT)
+"""Acts that rest on evidence; the ways back do not."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +68,13 @@ def judge(plan: Plan, obs: Observation, act: Act) -> Judgement:
     """Let every gate before an act speak."""
     results: list[GateResult] = []
     needs: set[Act] = set()
+    tampered = bool(obs.tampered) and act in _FORWARD
+    if tampered:
+        told = Finding("evidence.tampered", Severity.ERROR, obs.tampered, "ledger", obs.tampered_remedy)
+        results.append(GateResult("evidence", Verdict.FAIL, (told,)))
     for gate in guarding(act):
+        if gate in EVIDENCE and tampered:
+            continue
         if gate in EVIDENCE:
             for result, need in _evidence(plan, obs, act, gate):
                 results.append(result)
@@ -192,15 +213,14 @@ def _evidence(plan: Plan, obs: Observation, act: Act, gate: str) -> list[tuple[G
     for version, state, place in _wanted(plan, obs, act, gate):
         maker = Act.REHEARSE if place is Place.COPY else Act.VERIFY
         found, stale = counted(plan, obs, gate, version, state, place)
-        if stale is None:
-            assert found is not None
+        if found is not None and not stale:
             answers.append((found.result, None))
             continue
-        kind = "missing" if found is None else "stale"
         speaks_of = None if version == ALL_VERSIONS else version
+        where = f"{speaks_of or 'the data'}, {state}{' on a copy' if place is Place.COPY else ''}: {stale}"
         told = GATES[gate].finding(
-            kind,
-            f"{speaks_of or 'the data'}, {state}{' on a copy' if place is Place.COPY else ''}: {stale}",
+            "missing" if found is None else "stale",
+            where if found is None else f"stale: {where}",
             where=speaks_of or "",
             remedy=f"run `parallelchange {maker} {plan.change.name}`",
         )
@@ -210,11 +230,11 @@ def _evidence(plan: Plan, obs: Observation, act: Act, gate: str) -> list[tuple[G
 
 def counted(
     plan: Plan, obs: Observation, gate: str, version: str, state: State, place: Place
-) -> tuple[Evidence | None, str | None]:
-    """The newest evidence of one verdict, and why it does not count now; None when it does."""
+) -> tuple[Evidence | None, str]:
+    """The newest evidence of one verdict, and why it does not count now; empty when it does."""
     key = expected_key(plan, obs, version, gate, place)
     found = next((e for e in obs.evidence if _is_of(e, key) and e.state is state), None)
-    return found, _stale(plan, obs, found, key)
+    return found, "nothing was measured" if found is None else why_stale(plan, obs, found)
 
 
 def _is_of(evidence: Evidence, key: EvidenceKey) -> bool:
@@ -231,38 +251,22 @@ def _rehearsal_of_now(obs: Observation) -> str | None:
     return None
 
 
-def _stale(plan: Plan, obs: Observation, found: Evidence | None, key: EvidenceKey) -> str | None:
-    """Why evidence does not count now; None when it does."""
-    if found is None:
-        return "nothing was measured"
-    differs = _differs(key, found, obs)
+def why_stale(plan: Plan, obs: Observation, found: Evidence) -> str:
+    """What differs now from what evidence was measured on, or why it does not count for another reason.
+
+    Returns:
+        The reason, to be read after `stale`; empty when it counts.
+    """
+    key = expected_key(plan, obs, found.key.version, found.key.gate, found.key.place)
+    differs = differences(plan, obs, found, key, rehearsed=_rehearsal_of_now(obs))
     if differs:
-        return f"stale: {' and '.join(differs)} changed since it was measured"
+        return "; ".join(differs)
     age = obs.now - found.measured_at
     if age > plan.change.max_age:
-        return f"stale: it was measured {age:.0f} s ago, and counts for {plan.change.max_age:.0f} s"
+        return f"it was measured {age:.0f} s ago, and counts for {plan.change.max_age:.0f} s"
     since = obs.record.weight_since if obs.record else None
     if key.place is Place.LIVE and since is not None and found.measured_at < since:
-        return "stale: traffic moved since it was measured"
+        return "traffic moved since it was measured"
     if found.result.verdict is not Verdict.PASS and age > obs.watched > 0:
         return "it did not pass, before this run began; the cause may have been mended"
-    return None
-
-
-def _differs(wanted: EvidenceKey, found: Evidence, obs: Observation) -> list[str]:
-    """What the evidence was measured on and is no longer so, in words."""
-    key = found.key
-    # A version of which nothing runs has no live build to differ from.
-    build = wanted.version != ALL_VERSIONS and obs.ready.get(wanted.version) != 0 and key.build != wanted.build
-    # A copy goes through states the live schema is not in: all of one run counts, if it began with the live one.
-    copied = wanted.place is Place.COPY
-    schema_ = found.run != _rehearsal_of_now(obs) if copied else key.fingerprint != wanted.fingerprint
-    parts = {
-        "the plan": key.plan != wanted.plan,
-        "the recorded statements": key.statements != wanted.statements,
-        "the OpenAPI document": key.spec != wanted.spec,
-        "the build": build,
-        "the schema": schema_,
-        "the expanded columns": key.incarnation != wanted.incarnation,
-    }
-    return [name for name, differs in parts.items() if differs]
+    return ""

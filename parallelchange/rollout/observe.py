@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from parallelchange.corpus import read_corpus
-from parallelchange.errors import Unavailable
+from parallelchange.errors import InvalidFile, Tampered, Unavailable
+from parallelchange.evidence import ALL_VERSIONS
 from parallelchange.model import Evidence, EvidenceKey, Place, State
 from parallelchange.plan import Plan, incarnation_of, state_of
 from parallelchange.ports import Record, Sample, Split
 from parallelchange.rollout.world import World
 
-__all__ = ["ALL_VERSIONS", "Observation", "corpora", "expected_key", "observe"]
-
-ALL_VERSIONS = "*"
-"""The version of evidence that speaks of the data and of no version."""
+__all__ = ["ALL_VERSIONS", "Observation", "corpora", "expected_key", "observe", "specs"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,10 @@ class Observation:
         sessions: The old version's sessions; None when they cannot be told.
         samples: Version to what it served; None when nothing can be told.
         corpora: Version to the digest of its recorded statements.
+        specs: Version to the digest of its OpenAPI document.
+        tampered: How recorded evidence is not what was written, so that none counts; empty when it is.
+        tampered_remedy: What to do about that.
+        schema_changes: Fingerprint that evidence was measured on to what differs in the schema now, where it is known.
         watched: Seconds for which this process has been looking.
         incarnation: Which expand it is whose objects are there.
         settled: Whether the mesh is seen to route by the split.
@@ -59,6 +62,10 @@ class Observation:
     sessions: tuple[str, ...] | None = None
     samples: Mapping[str, Sample | None] = field(default_factory=dict)
     corpora: Mapping[str, str] = field(default_factory=dict)
+    specs: Mapping[str, str] = field(default_factory=dict)
+    tampered: str = ""
+    tampered_remedy: str = ""
+    schema_changes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     watched: float = 0.0
     incarnation: str = ""
     settled: bool = False
@@ -77,11 +84,53 @@ class Observation:
 
 
 def corpora(plan: Plan) -> dict[str, str]:
-    """Digest of each version's recorded statements; empty where there are none."""
-    return {
-        version.name: read_corpus(version.statements, version.name).digest if version.statements else ""
-        for version in plan.change.versions
-    }
+    """sha256 of each version's recorded statements; empty where there are none.
+
+    The file's bytes count, and are not read as statements here: whatever is changed in it is seen as a change.
+
+    Raises:
+        InvalidFile: One cannot be read.
+    """
+    return {version.name: _sha256(version.statements) for version in plan.change.versions}
+
+
+def specs(plan: Plan) -> dict[str, str]:
+    """sha256 of each version's OpenAPI document; empty where it has none.
+
+    Raises:
+        InvalidFile: One cannot be read.
+    """
+    return {version.name: _sha256(version.openapi) for version in plan.change.versions}
+
+
+def _sha256(path: Path | None) -> str:
+    if path is None:
+        return ""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise InvalidFile(f"cannot be read: {error.strerror}", path=path) from None
+
+
+def _recorded(world: World) -> tuple[tuple[Evidence, ...], str, str]:
+    """Recorded verdicts; or none, why they do not count, and what to do."""
+    try:
+        return tuple(world.ledger.evidence()), "", ""
+    except Tampered as error:
+        return (), error.message, error.hint or ""
+
+
+def _schema_changes(
+    world: World, evidence: tuple[Evidence, ...], live: str, state: State
+) -> dict[str, tuple[str, ...]]:
+    """For the schemas that evidence was measured on and that are no longer so: what differs."""
+    found = {}
+    # On a copy the other states have schemas of their own, which are no sign of a change.
+    for fingerprint in {item.key.fingerprint for item in evidence if item.state is state} - {live}:
+        told = world.ledger.schema_changes(fingerprint)
+        if told:
+            found[fingerprint] = told
+    return found
 
 
 def observe(world: World, *, began: float | None = None, revisions: bool = True) -> Observation:
@@ -107,6 +156,7 @@ def observe(world: World, *, began: float | None = None, revisions: bool = True)
     except Unavailable as error:
         split, split_error, split_remedy = None, error.message, error.hint or ""
     record = world.ledger.read()
+    evidence, tampered, remedy = _recorded(world)
     now = world.database.now()
     since = record.weight_since if record else None
     window = change.metrics.window if change.metrics else 0.0
@@ -121,7 +171,7 @@ def observe(world: World, *, began: float | None = None, revisions: bool = True)
         fingerprint=live.fingerprint,
         revisions=world.database.revision_problems(state) if revisions else ("they were not read",),
         record=record,
-        evidence=tuple(world.ledger.evidence()),
+        evidence=evidence,
         split=split,
         split_error=split_error,
         split_remedy=split_remedy,
@@ -130,6 +180,10 @@ def observe(world: World, *, began: float | None = None, revisions: bool = True)
         sessions=world.database.sessions(application) if application else None,
         samples={v.name: world.metrics.read(v.name, window) for v in change.versions} if change.metrics else {},
         corpora=corpora(plan),
+        specs=specs(plan),
+        tampered=tampered,
+        tampered_remedy=remedy,
+        schema_changes=_schema_changes(world, evidence, live.fingerprint, state),
         watched=0.0 if began is None else world.clock.now() - began,
         incarnation=incarnation_of(live),
         settled=settled,
@@ -147,6 +201,7 @@ def expected_key(plan: Plan, obs: Observation, version: str, gate: str, place: P
         fingerprint=obs.fingerprint,
         statements=obs.corpora.get(version, ""),
         plan=plan.digest,
+        spec=obs.specs.get(version, ""),
         # On a copy the objects are others.
         incarnation="" if place is Place.COPY else obs.incarnation,
         place=place,

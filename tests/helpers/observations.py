@@ -171,20 +171,28 @@ def _stale() -> list[Wrong]:
             add("none", lambda _: None, "nothing was measured")
             add("failed", said(Verdict.FAIL), gate)
             add("unknown", said(Verdict.UNKNOWN), gate)
-            add("another plan", key(plan="x"), "the plan changed")
+            add("another plan", key(plan="x"), "the plan (x was measured")
             add("too old", lambda item: replace(item, measured_at=NOW - 3601.0), "3601 s ago")
             if live:
-                add("another schema", key(fingerprint="x"), "the schema changed")
-                add("another expand", key(incarnation="0"), "the expanded columns changed")
+                add("another schema", key(fingerprint="x"), "the schema (x was measured, live is live)")
+                add("another expand", key(incarnation="0"), "the expanded columns")
                 add("before the weight was set", lambda item: replace(item, measured_at=NOW - 1000.1), "traffic moved")
             else:
-                add("another run", lambda item: replace(item, run="run-2"), "the schema changed")
+                add("another run", lambda item: replace(item, run="run-2"), "another rehearsal is the newest")
             if version != ALL_VERSIONS:
-                add("other statements", key(statements="x"), "the recorded statements changed")
+                add("another OpenAPI document", key(spec="x"), f"the OpenAPI document of {version} (x was measured")
+                add("other statements", key(statements="x"), f"the recorded statements of {version} (")
                 # Of a version that has stopped nothing runs that could be another build.
-                add("another build", key(build="x"), "the build changed", (ZERO, STAGE) if version == OLD else matters)
+                add(
+                    "another build",
+                    key(build="x"),
+                    f"the build of {version} (x was measured",
+                    (ZERO, STAGE) if version == OLD else matters,
+                )
     rehearsed = proof("rehearsal", Place.COPY, lambda item: replace(item, key=replace(item.key, fingerprint="x")))
-    return [*wrongs, Wrong("rehearsed on another schema", rehearsed, "the schema changed")]
+    tampered = put(evidence=(), tampered="row 7 is not what was written")
+    return [*wrongs, Wrong("rehearsed on another schema", rehearsed, "the schema"),
+            Wrong("evidence that somebody changed", tampered, "row 7")]  # fmt: skip
 
 
 def _backfilled(**changes: Any) -> Change:

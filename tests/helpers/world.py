@@ -27,7 +27,7 @@ from parallelchange.ports import Split
 from parallelchange.rollout.advance import advance
 from parallelchange.rollout.decide import Decision, Kind, decide
 from parallelchange.rollout.judge import cells
-from parallelchange.rollout.observe import ALL_VERSIONS, corpora, observe
+from parallelchange.rollout.observe import ALL_VERSIONS, corpora, observe, specs
 from parallelchange.rollout.world import Event, World, silent
 
 from .changes import NEW, OLD
@@ -203,7 +203,7 @@ class Scene:
                 EvidenceKey(
                     world.plan.change.name, version, gate, self.copies.builds.get(version) or "",
                     obs.fingerprint if state is obs.state else str(state), corpora(world.plan).get(version, ""),
-                    world.plan.digest, place=Place.COPY,
+                    world.plan.digest, specs(world.plan).get(version, ""), place=Place.COPY,
                 ),
                 GateResult(gate, Verdict.PASS, (), version), obs.now, f"run-{self.rehearsals}", state,
             )

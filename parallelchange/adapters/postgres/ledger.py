@@ -13,8 +13,16 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from parallelchange.adapters.postgres.connection import Connection, connect
+from parallelchange.adapters.postgres.evidence import (
+    append_evidence,
+    keep_schema,
+    read_evidence,
+    reset_evidence,
+    schema_changes,
+)
 from parallelchange.errors import Busy, Unavailable
-from parallelchange.model import Evidence, EvidenceKey, Finding, GateResult, Place, Severity, State, Verdict, to_json
+from parallelchange.evidence import EvidenceFile
+from parallelchange.model import Evidence, Place, to_json
 from parallelchange.ports import Record
 
 __all__ = ["LEDGER_HEAD", "PostgresLedger", "ensure_ledger", "migrations_path"]
@@ -228,49 +236,71 @@ class PostgresLedger:
         return [dict(zip(("at", "act", "outcome", "detail"), row, strict=True)) for row in rows]
 
     def add_evidence(self, evidence: Sequence[Evidence]) -> None:
-        """Keep verdicts."""
+        """Keep verdicts.
+
+        Raises:
+            Tampered: What was kept before is not what was written.
+        """
+        with self._writing():
+            append_evidence(self.connection, self.change, evidence)
+            live = next((item.key.fingerprint for item in evidence if item.key.place is Place.LIVE), None)
+            keep_schema(self.connection, live)
+
+    def import_evidence(self, file: EvidenceFile, key: str = "") -> list[Evidence]:
+        """Keep the verdicts of a file, but for those that are not newer than what is known.
+
+        Args:
+            file: The file, which was found to be of this change.
+            key: Id of the key whose signature was checked; empty when none was.
+
+        Returns:
+            What was kept.
+        """
+        source = f"imported, signed by {key}" if key else "imported"
+        with self._writing():
+            now = self.now()
+            # A clock a little ahead of ours must not let it count for longer, or outdo what is measured from now on.
+            items = [replace(i, source=source, measured_at=min(i.measured_at, now)) for i in file.items]
+            kept = append_evidence(self.connection, self.change, items)
+            self._journal("evidence-import", "done", {"sha256": file.sha256, "source": source, "kept": len(kept)})
+        return kept
+
+    def reset_evidence(self, reason: str) -> int:
+        """Forget all evidence and start a new chain; gives the number of rows that were forgotten."""
+        with self._writing():
+            rows = reset_evidence(self.connection, self.change)
+            self._journal("evidence-reset", "done", {"reason": reason, "rows": rows})
+        return rows
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One transaction of ours, if nobody has taken over."""
         with self.connection.transaction():
+            # Under a stricter default a writer that waited for another would fail instead of following it.
+            self.connection.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
             if self._fence is not None:
                 self._update("fence = fence")
-            for item in evidence:
-                key, result = item.key, item.result
-                values = (
-                    *(
-                        key.change,
-                        key.version,
-                        key.gate,
-                        key.build,
-                        key.fingerprint,
-                        key.statements,
-                        key.plan,
-                        key.spec,
-                    ),
-                    *(key.incarnation, item.state, result.verdict, Jsonb(to_json(result.findings))),
-                    *(Jsonb(to_json(result.measured)), item.run, item.measured_at, key.place),
-                )
-                self.connection.execute(
-                    "INSERT INTO parallelchange.evidence (change, version, gate, build, fingerprint, statements, plan,"
-                    " spec, incarnation, state, verdict, findings, measured, run, measured_at,"
-                    " place) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, to_timestamp(%s), %s)",
-                    values,
-                )
+            yield
+
+    def now(self) -> float:
+        """The database's clock, seconds since the epoch."""
+        row = self.connection.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
+        assert row is not None
+        return float(row[0])
 
     def evidence(self) -> Sequence[Evidence]:
-        """The newest verdict per gate, version, state and place, newest first."""
-        if _version(self.connection) is None:
-            return ()
-        rows = self.connection.execute(
-            "SELECT DISTINCT ON (gate, version, state, place)"
-            " version, gate, build, fingerprint, statements, plan, spec, incarnation, place,"
-            " state, verdict, findings, measured, run, extract(epoch FROM measured_at)::float8"
-            " FROM parallelchange.evidence WHERE change = %s ORDER BY gate, version, state, place, id DESC",
-            (self.change,),
-        )
-        return sorted(map(self._evidence, rows), key=lambda item: -item.measured_at)
+        """The newest verdict per gate, version, state and place, newest first.
 
-    def _evidence(self, row: Sequence[Any]) -> Evidence:
-        version, gate, *parts, place, state, verdict, findings, measured, run, at = row
-        found = tuple(Finding(**{**item, "severity": Severity(item["severity"])}) for item in findings)
-        result = GateResult(gate, Verdict(verdict), found, None if version == "*" else version, measured)
-        key = replace(EvidenceKey(self.change, version, gate, *parts), place=Place(place))
-        return Evidence(key, result, float(at), run, State(state))
+        Raises:
+            Tampered: What is kept is not what was written.
+        """
+        return read_evidence(self.connection, self.change) if self._has_evidence() else ()
+
+    def schema_changes(self, fingerprint: str) -> tuple[str, ...] | None:
+        """What differs in the schema now from the one of a fingerprint; None where that is not known any more."""
+        return schema_changes(self.connection, fingerprint) if self._has_evidence() else None
+
+    def _has_evidence(self) -> bool:
+        """Whether the ledger is of a form that holds evidence we can read: one that is older is upgraded by writers."""
+        found = _version(self.connection)
+        return found is not None and found >= LEDGER_HEAD
