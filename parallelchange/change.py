@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from parallelchange.operations import Operation
+from parallelchange.sessions import Client, Identity
 
 __all__ = ["Bound", "Change", "MetricsSpec", "Probe", "Traffic", "Version"]
 
@@ -129,6 +130,7 @@ class Change:
         metrics: What both versions are held against; None when the change file says there are none.
         rows_per_second: Upper limit of the backfill; None for none.
         max_age: Seconds after which evidence is stale.
+        clients: Database sessions that are neither version's and may be there all the same.
     """
 
     name: str
@@ -140,12 +142,19 @@ class Change:
     metrics: MetricsSpec | None
     rows_per_second: int | None
     max_age: float
+    clients: tuple[Client, ...] = ()
     lines: dict[str, int] = field(default_factory=dict, compare=False)
 
     @property
     def versions(self) -> tuple[Version, Version]:
         """Old and new."""
         return self.old, self.new
+
+    @property
+    def identities(self) -> tuple[Identity, Identity]:
+        """By what the sessions of the old and of the new version are told."""
+        old, new = (Identity(v.name, v.application_name, v.role) for v in self.versions)
+        return old, new
 
     def line_of(self, *keys: str | int) -> int | None:
         """The line of a key in the change file, or of the nearest one above it."""

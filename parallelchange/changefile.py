@@ -16,6 +16,7 @@ from parallelchange.change import Bound, Change, MetricsSpec, Probe, Traffic, Ve
 from parallelchange.errors import InvalidFile
 from parallelchange.model import FULL, parse_weight
 from parallelchange.operations import OPERATIONS, ChangeType, Operation, RenameColumn, SetNotNull, SplitColumn
+from parallelchange.sessions import Client, Identity, problem_of
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -29,6 +30,7 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _IMAGE = re.compile(r"[a-z0-9][\w./:@-]{0,254}", re.ASCII)
 _HTTP = re.compile(r"https?://[^\s/?#]+[^\s?#]*")
 _QUERIES = {"istio": "istio", "nginx": "nginx"}
+_OURS = "parallelchange"
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _BOUND = re.compile(r"(>=|<=)\s*(\d+(?:\.\d+)?)\s*(%|ms|s)")
 
@@ -37,7 +39,7 @@ _BOUND = re.compile(r"(>=|<=)\s*(\d+(?:\.\d+)?)\s*(%|ms|s)")
 
 _CLOSED = {"extra": "forbid"}
 _UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")
-_BRANCHES = ("_ProbeFile", "_MetricsFile", "NewColumn", "str", "float")
+_BRANCHES = ("_ProbeFile", "_MetricsFile", "_ClientFile", "NewColumn", "str", "float")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +132,16 @@ class _EvidenceFile:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _ClientFile:
+    """Database sessions of neither version, by name (`*` for any text), role and network; all given must fit."""
+
+    __pydantic_config__ = _CLOSED
+    application_name: str | None = None
+    role: str | None = None
+    address: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class _ChangeFile:
     """A parallel change: what changes, between which versions, and how traffic moves."""
 
@@ -141,6 +153,7 @@ class _ChangeFile:
     metrics: _MetricsFile | Literal["none"] = field(default_factory=_MetricsFile)
     backfill: _BackfillFile = field(default_factory=_BackfillFile)
     evidence: _EvidenceFile = field(default_factory=_EvidenceFile)
+    clients: list[str | _ClientFile] = field(default_factory=list)
 
 
 def json_schema() -> dict[str, Any]:
@@ -292,6 +305,8 @@ class _Reader:
                     f"PostgreSQL would show {name!r} as another name",
                     "use up to 63 printable ASCII characters",
                 )
+            if name is not None and name.startswith(_OURS):
+                self.fail(f"versions.{key}.application_name", f"{name!r} is the toolkit's own", "give it another")
         if raw.backfill.rows_per_second is not None and raw.backfill.rows_per_second < 1:
             self.fail("backfill.rows_per_second", "must be at least 1", "leave it out for no limit")
         traffic = self.traffic(raw.traffic)
@@ -305,6 +320,9 @@ class _Reader:
             metrics=None if raw.metrics == "none" else self.metrics(raw.metrics, traffic),
             rows_per_second=raw.backfill.rows_per_second,
             max_age=self.seconds("evidence.max_age", raw.evidence.max_age),
+            clients=tuple(
+                self.client(f"clients.{index}", entry, (old, new)) for index, entry in enumerate(raw.clients)
+            ),
             lines=self.lines,
         )
 
@@ -347,6 +365,14 @@ class _Reader:
             role=raw.role,
             openapi=openapi,
         )
+
+    def client(self, at: str, raw: str | _ClientFile, versions: tuple[Version, ...]) -> Client:
+        """Sessions that may be there besides the versions'; none that could be a version's own."""
+        found = Client(raw) if isinstance(raw, str) else Client(raw.application_name, raw.role, raw.address)
+        problem = problem_of(found, [Identity(v.name, v.application_name, v.role) for v in versions])
+        if problem:
+            self.fail(at, problem, "name what is known to be there, by application_name, role or address (10.0.0.0/8)")
+        return found
 
     def image(self, key: str, written: str | None) -> str | None:
         """The image of a version; a pipeline that has just built it says so in the environment."""

@@ -14,6 +14,7 @@ from parallelchange.gates import (
     schema,
     shape,
     soak,
+    versions,
 )
 from parallelchange.gates.base import Act, Gate
 
@@ -29,6 +30,7 @@ GATES: dict[str, Gate] = {
         execute.GATE,
         laws.GATE,
         backfill.GATE,
+        versions.GATE,
         copies.GATE,
         routing.GATE,
         probe.GATE,

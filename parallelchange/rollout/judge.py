@@ -17,13 +17,14 @@ from parallelchange.gates import (
     routing,
     schema,
     soak,
+    versions,
 )
 from parallelchange.gates.base import Act, unknown
 from parallelchange.model import FULL, Evidence, EvidenceKey, GateResult, Place, State, Verdict, combine
 from parallelchange.plan import Plan
 from parallelchange.rollout.observe import ALL_VERSIONS, Observation, expected_key
 
-__all__ = ["Judgement", "cells", "drained_fact", "judge"]
+__all__ = ["Judgement", "cells", "drained_fact", "judge", "versions_fact"]
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,20 @@ def drained_fact(plan: Plan, obs: Observation) -> drained.DrainedFact:
         obs.sessions,
         seen=obs.record is not None and obs.record.old_seen,
         settled=obs.settled,
+        wanted=obs.wanted.get(old),
+        prepared=obs.connected.prepared if obs.connected else None,
+        replays=obs.connected.replays if obs.connected else (),
+        calls=obs.calls,
     )
+
+
+def versions_fact(plan: Plan, obs: Observation) -> versions.VersionsFact:
+    """Who is live, as it was observed."""
+    return versions.VersionsFact(*plan.change.identities, plan.change.clients, obs.connected, obs.others)
+
+
+def _versions(plan: Plan, obs: Observation, act: Act) -> list[GateResult]:
+    return [versions.judge(versions_fact(plan, obs), act)]
 
 
 def _copies(plan: Plan, obs: Observation, act: Act) -> list[GateResult]:  # noqa: ARG001
@@ -153,6 +167,7 @@ _READ = {
     "backfill": _backfill,
     "copies": _copies,
     "routing": _routing,
+    "versions": _versions,
     "soak": _soak,
     "metrics": _metrics,
     "drained": _drained,

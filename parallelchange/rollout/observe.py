@@ -5,14 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from parallelchange.calls import Counts, Standing, only_in, standing
+from parallelchange.change import Version
 from parallelchange.corpus import read_corpus
 from parallelchange.errors import Unavailable
-from parallelchange.model import Evidence, EvidenceKey, Place, State
+from parallelchange.model import FULL, Evidence, EvidenceKey, Place, State
 from parallelchange.plan import Plan, incarnation_of, state_of
-from parallelchange.ports import Record, Sample, Split
+from parallelchange.ports import Database, Record, Sample, Split
 from parallelchange.rollout.world import World
+from parallelchange.sessions import Connected, can_be_told, describe, sessions_of
 
-__all__ = ["ALL_VERSIONS", "Observation", "corpora", "expected_key", "observe"]
+__all__ = [
+    "ALL_VERSIONS",
+    "Observation",
+    "calls_of",
+    "corpora",
+    "expected_key",
+    "observe",
+    "old_sessions",
+    "read_counts",
+    "watched",
+]
 
 ALL_VERSIONS = "*"
 """The version of evidence that speaks of the data and of no version."""
@@ -42,6 +55,11 @@ class Observation:
         incarnation: Which expand it is whose objects are there.
         settled: Whether the mesh is seen to route by the split.
         routing: What stands against more traffic on the way of a request; None when it could not be looked at.
+        connected: Who is connected to the database; None when it could not be looked at.
+        others: What runs and is neither version; None when it cannot be told.
+        wanted: Version to the number of copies asked for; None when it cannot be told.
+        counts: What the server has counted of the old version's statements; None where it counts none.
+        calls: Whether they stand still; None while nobody looks, as nothing of the old version is to be gone yet.
     """
 
     now: float
@@ -63,6 +81,11 @@ class Observation:
     incarnation: str = ""
     settled: bool = False
     routing: tuple[str, ...] | None = None
+    connected: Connected | None = None
+    others: tuple[str, ...] | None = None
+    wanted: Mapping[str, int | None] = field(default_factory=dict)
+    counts: Counts | None = None
+    calls: Standing | None = None
 
     @property
     def weight(self) -> int | None:
@@ -112,7 +135,9 @@ def observe(world: World, *, began: float | None = None) -> Observation:
     if since is not None:
         # What was served at an earlier weight says nothing of this one.
         window = min(window, max(1.0, now - since))
-    application = change.old.application_name
+    connected = world.database.connected()
+    leaving = state is State.EXPANDED and split is not None and split.weight == FULL
+    counts = read_counts(plan, world.database) if leaving else None
     return Observation(
         now=now,
         state=state,
@@ -126,14 +151,52 @@ def observe(world: World, *, began: float | None = None) -> Observation:
         split_remedy=split_remedy,
         builds={v.name: v.build or world.workloads.build(v.name) for v in change.versions},
         ready={v.name: world.workloads.ready(v.name) for v in change.versions},
-        sessions=world.database.sessions(application) if application else None,
+        sessions=old_sessions(plan, connected),
         samples={v.name: world.metrics.read(v.name, window) for v in change.versions} if change.metrics else {},
         corpora=corpora(plan),
         watched=0.0 if began is None else world.clock.now() - began,
         incarnation=incarnation_of(live),
         settled=settled,
         routing=routing,
+        connected=connected,
+        others=world.workloads.others(),
+        wanted={v.name: world.workloads.wanted(v.name) for v in change.versions},
+        counts=counts,
+        calls=calls_of(plan, counts, record, now) if leaving else None,
     )
+
+
+def old_sessions(plan: Plan, connected: Connected) -> tuple[str, ...] | None:
+    """The old version's sessions, described; None when they cannot be told."""
+    old, new = plan.change.identities
+    return tuple(map(describe, sessions_of(old, new, connected))) if can_be_told(old, new) else None
+
+
+def _texts(version: Version) -> list[str]:
+    return [s.sql for s in read_corpus(version.statements, version.name).statements] if version.statements else []
+
+
+def watched(plan: Plan) -> frozenset[str]:
+    """Statements that the old version alone sends; none where either's are not recorded."""
+    old, new = map(_texts, plan.change.versions)
+    return only_in(old, new) if old and new else frozenset()
+
+
+def read_counts(plan: Plan, database: Database) -> Counts | None:
+    """What the server has counted of the old version's statements; None where there is nothing to count."""
+    alone = watched(plan)
+    return database.calls(alone) if alone else None
+
+
+def calls_of(plan: Plan, counts: Counts | None, record: Record | None, now: float) -> Standing:
+    """Whether the old version's statements stand still."""
+    alone = watched(plan)
+    if not alone:
+        return Standing(None, f"no recorded statement is {plan.change.old.name}'s alone")
+    if counts is None:
+        return Standing(None, "the extension pg_stat_statements is not in this database")
+    sample, since = (record.calls, record.weight_since) if record else (None, None)
+    return standing(alone, counts, sample, now=now, since=since)
 
 
 def expected_key(plan: Plan, obs: Observation, version: str, gate: str, place: Place = Place.LIVE) -> EvidenceKey:

@@ -115,6 +115,12 @@ class Copies:
     def ready(self, version: str) -> int | None:
         return len(self.copies[version])
 
+    def wanted(self, version: str) -> int | None:
+        return len(self.copies[version])
+
+    def others(self) -> tuple[str, ...] | None:
+        return ()
+
     def address(self, version: str) -> str | None:
         return None
 
@@ -277,7 +283,7 @@ def make_scene(
         f"  new: {{name: {V2}, statements: {V2}.json, probe: none{said[1]}}}\n"
         f"database:\n{textwrap.indent(operations.strip(), '  ')}\n"
         "traffic: {service: shop, stages: [5%, 100%], soak: 0s, drain: 0s, drain_timeout: 0s}\n"
-        f"metrics: none\n{extra}\n",
+        f"metrics: none\nclients: [psql]\n{extra}\n",
         encoding="utf-8",
     )
     own_url = as_role(url, role) if role else url
