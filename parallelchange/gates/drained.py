@@ -157,7 +157,7 @@ def _notes(fact: DrainedFact) -> Iterator[Finding]:
         told = (
             f"{calls.watched} statements are {fact.version}'s alone, and {never} of them the server has never counted"
         )
-        yield GATE.finding("calls", told, where=where, remedy="nothing", severity=Severity.INFO)
+        yield GATE.finding("calls", told, where=where, remedy="nothing is to be done", severity=Severity.INFO)
     for told in fact.replays:
         message = f"{told} carries writes of the old shape: whoever reads or sends them must be ready for the new one"
         yield GATE.finding("replays", message, remedy="see to its other end", severity=Severity.WARNING)
