@@ -23,9 +23,10 @@ def canonical(sql: str) -> str:
     """A statement's text as it is compared: values and lists of values as `?`, words in lower case, no white space.
 
     The server's text has `$1` for a value and for `TRUE` and `NULL` too, takes the sign of a number into it, and may
-    shorten a list to its first value.
+    shorten a list to its first value. Rows that follow one another and are written alike are one.
     """
     found: list[str] = []
+    opened: list[int] = []
     for token in tokens(sql):
         text = token.text.lower() if token.kind == "word" else token.text
         if token.kind in ("string", "number", "parameter") or text in _CONSTANTS:
@@ -37,7 +38,18 @@ def canonical(sql: str) -> str:
                 found.append(_VALUE)
         elif text != ";":
             found.append(text)
+            if text == "(":
+                opened.append(len(found) - 1)
+            elif text == ")" and opened:
+                _join_rows(found, opened.pop())
     return " ".join(found)
+
+
+def _join_rows(found: list[str], start: int) -> None:
+    """Rows that are written alike, as an INSERT has any number of, are as one."""
+    row, before = found[start:], start - 1
+    if before > 0 and found[before] == "," and found[before - len(row) : before] == row:
+        del found[before:]
 
 
 def only_in(old: Iterable[str], new: Iterable[str]) -> frozenset[str]:

@@ -47,8 +47,9 @@ class Postgres15:
 
     def url(self, database: str = "postgres", *, tcp: bool = False) -> str:
         """The URL of a database, as superuser."""
-        host = "127.0.0.1" if tcp else str(self.folder)
-        return psycopg.conninfo.make_conninfo(host=host, port=self.port, user="postgres", dbname=database)
+        if tcp:
+            return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
+        return f"postgresql://postgres@/{database}?host={self.folder}&port={self.port}"
 
 
 def _free_port() -> int:

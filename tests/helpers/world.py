@@ -186,7 +186,7 @@ class Scene:
         """All the ports; each call gives sessions of their own, as another process has."""
         plan = load_plan(self.change, self.url)
         database = Database(self.url, plan, self.ini, patience=5.0)
-        database.clock = self.clock
+        Database.clock = self.clock  # of what looks inside a transaction, too
         ledger = PostgresLedger(self.url, plan.change.name)
         ledger.open()
         mesh = Mesh(self.folder / "split.json", service="shop", stable="shop-stable", canary="shop-canary")
@@ -247,6 +247,8 @@ def make_scene(
     new: Sequence[Sent] = (recorded("SELECT id FROM t", ["id bigint"]),),
     names: tuple[str | None, str | None] = (OLD, NEW),
     extra: str = "",
+    clients: str = "[psql]",
+    drain: str = "0s",
     pending: str | None = None,
     role: str | None = None,
 ) -> Scene:
@@ -261,6 +263,8 @@ def make_scene(
         new: What the new version sends.
         names: `application_name` that each version declares.
         extra: More keys of the change file.
+        clients: Its `clients`.
+        drain: How long the old version must be without traffic, and how long that is waited for.
         pending: SQL of a revision of the app's own that is not applied yet.
         role: The toolkit's own role, which then owns everything; None for the superuser.
     """
@@ -282,8 +286,8 @@ def make_scene(
         f"  old: {{name: {V1}, statements: {V1}.json, probe: none{said[0]}}}\n"
         f"  new: {{name: {V2}, statements: {V2}.json, probe: none{said[1]}}}\n"
         f"database:\n{textwrap.indent(operations.strip(), '  ')}\n"
-        "traffic: {service: shop, stages: [5%, 100%], soak: 0s, drain: 0s, drain_timeout: 0s}\n"
-        f"metrics: none\nclients: [psql]\n{extra}\n",
+        f"traffic: {{service: shop, stages: [5%, 100%], soak: 0s, drain: {drain}, drain_timeout: {drain}}}\n"
+        f"metrics: none\nclients: {clients}\n{extra}\n",
         encoding="utf-8",
     )
     own_url = as_role(url, role) if role else url

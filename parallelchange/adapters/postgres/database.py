@@ -80,7 +80,7 @@ class PostgresDatabase:
             return None
 
         def run(connection: Connection) -> None:
-            inside = PostgresDatabase(self.url, self.plan, self.ini, connection=connection)
+            inside = type(self)(self.url, self.plan, self.ini, connection=connection)
             inside._revisions, inside._forms = self._revisions, self._forms
             check(inside)
 
