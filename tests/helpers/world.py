@@ -186,7 +186,7 @@ class Scene:
         """All the ports; each call gives sessions of their own, as another process has."""
         plan = load_plan(self.change, self.url)
         database = Database(self.url, plan, self.ini, patience=5.0)
-        Database.clock = self.clock  # of what looks inside a transaction, too
+        database.clock = self.clock
         ledger = PostgresLedger(self.url, plan.change.name)
         ledger.open()
         mesh = Mesh(self.folder / "split.json", service="shop", stable="shop-stable", canary="shop-canary")

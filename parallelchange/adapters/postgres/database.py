@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,8 @@ class PostgresDatabase:
             return None
 
         def run(connection: Connection) -> None:
-            inside = type(self)(self.url, self.plan, self.ini, connection=connection)
-            inside._revisions, inside._forms = self._revisions, self._forms
+            inside = copy(self)
+            inside.connection = connection
             check(inside)
 
         return run
