@@ -48,10 +48,11 @@ class LocalWorkloads:
         return sum(int(service["replicas"]) for service in services.values()) if services else None
 
     def others(self) -> tuple[str, ...] | None:
-        """Services that run neither version; None without a living supervisor."""
-        if not is_locked(self.state_dir / SUPERVISOR_LOCK):
-            return None
-        services = (read_object(self.state_dir / RUNTIME) or {}).get("services")
+        """Services that run neither version; None where a supervisor was killed, or has not said yet what it runs."""
+        lives, told = is_locked(self.state_dir / SUPERVISOR_LOCK), read_object(self.state_dir / RUNTIME)
+        if not lives and told is None:
+            return ()  # none began, or it ended in order and its services with it
+        services = (told or {}).get("services") if lives else None
         if services is None:
             return None
         return tuple(

@@ -292,7 +292,7 @@ def test_what_does_not_start_is_told_and_leaves_nothing(tmp_path: Path) -> None:
     with LocalMesh(tmp_path) as mesh, pytest.raises(Unavailable, match="no such luck"):
         mesh.start({"shop-stable": broken, "shop-canary": broken}, **NAMES, patience=1.0)
     workloads = LocalWorkloads(tmp_path, ["v1"])
-    assert (workloads.ready("v1"), workloads.wanted("v1"), workloads.others()) == (None, None, None)
+    assert (workloads.ready("v1"), workloads.wanted("v1"), workloads.others()) == (None, None, ())
     assert not (tmp_path / "runtime.json").exists()
 
 
@@ -329,5 +329,6 @@ def test_a_killed_mesh_leaves_no_child(tmp_path: Path) -> None:
     eventually(lambda: not any(alive(pid) for pid in pids))
     workloads = LocalWorkloads(state)
     assert (workloads.ready("v1"), workloads.build("v1"), workloads.address("v1")) == (None, None, None)
+    assert (workloads.wanted("v1"), workloads.others()) == (None, None), "nobody says what became of its services"
     with pytest.raises(Unavailable, match="no supervisor"):
         workloads.scale("v1", 0)

@@ -257,3 +257,58 @@ def test_parallel_workers_count_with_their_leader(url: str) -> None:
         worker.cancel_safe()
         while worker.pgconn.get_result():
             pass
+
+
+def test_autovacuum_does_not_count_whoever_asks(url: str) -> None:
+    """A role that is not shown its kind could take it for a session without a name."""
+    slow = "autovacuum_vacuum_threshold = 1, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_limit = 1"
+    with role(url) as plain, connect(url) as asking, connect(as_role(url, plain)) as plainly:
+        asking.execute("ALTER SYSTEM SET autovacuum_naptime = '1s'")
+        try:
+            asking.execute("SELECT pg_reload_conf()")
+            asking.execute("CREATE TABLE big AS SELECT g FROM generate_series(1, 100000) g")
+            asking.execute(
+                sql.SQL("ALTER TABLE big SET ({}, autovacuum_vacuum_cost_delay = 100)").format(sql.SQL(slow))
+            )
+            asking.execute("UPDATE big SET g = g + 1")
+            worker = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'autovacuum worker' AND query LIKE '%big%'"
+            (pid,) = wait_until(lambda: asking.execute(worker).fetchone(), what="an autovacuum worker")
+            for seen in (read_connected(asking), read_connected(plainly)):
+                assert pid not in {session.pid for session in seen.sessions}
+            assert gate(read_connected(asking), Client(role=plain)).verdict is Verdict.PASS
+        finally:
+            asking.execute("ALTER SYSTEM RESET autovacuum_naptime")
+            asking.execute("SELECT pg_reload_conf()")
+
+
+def test_a_background_worker_is_told_as_a_warning(contrib: str) -> None:
+    """It may run anything, such as a job of the old version: the server does not show what."""
+    parts = psycopg.conninfo.conninfo_to_dict(contrib)
+    with connect(contrib) as asking, psycopg.connect(contrib, autocommit=True, dbname="postgres") as other:
+        own = f"host={parts['host']} port={parts['port']} user=postgres dbname=postgres"
+        slot = f"slot_{parts['dbname']}"
+        other.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (slot,))
+        try:
+            asking.execute(
+                sql.SQL(
+                    "CREATE SUBSCRIPTION s CONNECTION {} PUBLICATION none WITH (create_slot = false, slot_name = {})"
+                ).format(own, sql.Identifier(slot))
+            )
+            try:
+                wait_until(lambda: len(read_connected(asking).sessions) == 2, what="its worker")
+                seen = read_connected(asking)
+                result = gate(seen)
+                assert (result.verdict, [f.id for f in result.findings]) == (Verdict.PASS, ["versions.worker"])
+                assert result.findings[0].severity is Severity.WARNING
+                assert seen.replays == ("subscription s",)
+            finally:
+                asking.execute("ALTER SUBSCRIPTION s DISABLE")
+                asking.execute("ALTER SUBSCRIPTION s SET (slot_name = NONE)")
+                asking.execute("DROP SUBSCRIPTION s")
+        finally:
+            wait_until(
+                lambda: other.execute(
+                    "SELECT NOT active FROM pg_replication_slots WHERE slot_name = %s", (slot,)
+                ).fetchone() == (True,), what="the slot's end",
+            )  # fmt: skip
+            other.execute("SELECT pg_drop_replication_slot(%s)", (slot,))
