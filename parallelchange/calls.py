@@ -1,8 +1,9 @@
 """How often the server has run the old version's statements, and whether that stands still. Pure.
 
-The server counts statements by what they mean and keeps one text of each; a recorded one is found by its text, in a
-form in which literals, parameters, case and white space do not differ. That form may take two statements for one, and
-so see calls that were not the old version's: never the other way round.
+The server counts statements by what they mean and keeps the text in which each came first; a recorded one is found by
+its text, in a form in which literals, parameters, case and white space do not differ. That form may take two
+statements for one, and so see calls that were not the old version's. And one that came first in other words, such as
+under another alias, is not found: how many were never counted is told, and that they stand still is never enough.
 """
 
 from __future__ import annotations

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
 
 from parallelchange.calls import Counts, Standing, only_in, standing
-from parallelchange.change import Version
 from parallelchange.corpus import read_corpus
 from parallelchange.errors import Unavailable
 from parallelchange.model import FULL, Evidence, EvidenceKey, Place, State
@@ -172,14 +173,26 @@ def old_sessions(plan: Plan, connected: Connected) -> tuple[str, ...] | None:
     return tuple(map(describe, sessions_of(old, new, connected))) if can_be_told(old, new) else None
 
 
-def _texts(version: Version) -> list[str]:
-    return [s.sql for s in read_corpus(version.statements, version.name).statements] if version.statements else []
-
-
 def watched(plan: Plan) -> frozenset[str]:
     """Statements that the old version alone sends; none where either's are not recorded."""
-    old, new = map(_texts, plan.change.versions)
-    return only_in(old, new) if old and new else frozenset()
+    old, new = plan.change.versions
+    if old.statements is None or new.statements is None:
+        return frozenset()
+    return _alone(old.statements, old.name, new.statements, new.name, _stamp(old.statements), _stamp(new.statements))
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0  # reading it tells what is wrong
+    return found.st_mtime_ns, found.st_size
+
+
+@lru_cache(maxsize=4)  # asked for at every look, also under the locks of contract
+def _alone(old: Path, old_name: str, new: Path, new_name: str, *_stamps: tuple[int, int]) -> frozenset[str]:
+    texts = ([s.sql for s in read_corpus(path, name).statements] for path, name in ((old, old_name), (new, new_name)))
+    return only_in(*texts)
 
 
 def read_counts(plan: Plan, database: Database) -> Counts | None:

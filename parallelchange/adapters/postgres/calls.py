@@ -23,21 +23,26 @@ WHERE setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_da
 LIMIT 1
 """
 _CALLS = """
-SELECT queryid, query, coalesce(r.rolname, s.userid::text), calls
-FROM {schema}.pg_stat_statements s LEFT JOIN pg_roles r ON r.oid = s.userid
+SELECT queryid, coalesce(r.rolname, s.userid::text), calls
+FROM {schema}.pg_stat_statements(false) s LEFT JOIN pg_roles r ON r.oid = s.userid
 WHERE s.dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
+# The texts are in a file of their own, and many: they are asked for once.
+_TEXTS = """
+SELECT DISTINCT ON (queryid) queryid, query FROM {schema}.pg_stat_statements(true)
+WHERE queryid = ANY(%s) AND query IS NOT NULL
+  AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
 _INFO = "SELECT dealloc, stats_reset::text FROM {schema}.pg_stat_statements_info"
-_HIDDEN = "<insufficient privilege>"
 
 
-def read_calls(connection: Connection, watched: frozenset[str], forms: dict[str, str]) -> Counts | None:
+def read_calls(connection: Connection, watched: frozenset[str], forms: dict[int, str]) -> Counts | None:
     """Read the calls of watched statements.
 
     Args:
         connection: A session of ours; it may be inside a transaction.
         watched: Statements in canonical form.
-        forms: Texts to their canonical forms; kept by the caller, as to make one is slow.
+        forms: Statements' ids to their texts' canonical forms; kept by the caller, as to make them is slow.
 
     Returns:
         The counts; None where the extension is not there.
@@ -50,21 +55,21 @@ def read_calls(connection: Connection, watched: frozenset[str], forms: dict[str,
         with connection.transaction():  # a refusal leaves the transaction around it alive
             info = connection.execute(sql.SQL(_INFO).format(schema=schema)).fetchone()
             found = connection.execute(sql.SQL(_CALLS).format(schema=schema)).fetchall()
+            new = list({queryid for queryid, _, _ in found if queryid is not None and queryid not in forms})
+            texts = connection.execute(sql.SQL(_TEXTS).format(schema=schema), (new,)).fetchall() if new else []
             blind = _blind(connection)
     except psycopg.errors.ObjectNotInPrerequisiteState:
         return Counts({}, blind="pg_stat_statements is not in shared_preload_libraries")
     except psycopg.errors.InsufficientPrivilege:
         return Counts({}, hidden=1)
+    forms.update((queryid, canonical(text)) for queryid, text in texts)
     calls: dict[str, dict[str, int]] = {}
     hidden = 0
-    for _, text, role, count in found:
-        if text is None or text == _HIDDEN:
-            hidden += 1
-            continue
-        form = forms.get(text)
+    for queryid, role, count in found:
+        form = forms.get(queryid)
         if form is None:
-            form = forms[text] = canonical(text)
-        if form in watched:
+            hidden += 1
+        elif form in watched:
             of = calls.setdefault(form, {})
             of[role] = of.get(role, 0) + int(count)
     assert info is not None

@@ -45,7 +45,7 @@ class PostgresDatabase:
         self.url, self.plan, self.ini, self.patience = url, plan, ini, patience
         self.connection = connection or connect(url, statement_timeout="0")
         self._revisions: Revisions | None = None
-        self._forms: dict[str, str] = {}
+        self._forms: dict[int, str] = {}
 
     def close(self) -> None:
         """End the session."""
