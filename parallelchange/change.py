@@ -7,6 +7,7 @@ from pathlib import Path
 
 from parallelchange.model import TableName
 from parallelchange.operations import Operation
+from parallelchange.sessions import Client, Identity
 
 __all__ = ["REHEARSAL_ROWS", "Bound", "Change", "Mask", "MetricsSpec", "Probe", "RehearsalSpec", "Traffic", "Version"]
 
@@ -168,6 +169,7 @@ class Change:
         rows_per_second: Upper limit of the backfill; None for none.
         max_age: Seconds after which evidence is stale.
         rehearsal: What the rehearsal copy is made of.
+        clients: Database sessions that are neither version's and may be there all the same.
     """
 
     name: str
@@ -180,12 +182,19 @@ class Change:
     rows_per_second: int | None
     max_age: float
     rehearsal: RehearsalSpec = field(default_factory=RehearsalSpec)
+    clients: tuple[Client, ...] = ()
     lines: dict[str, int] = field(default_factory=dict, compare=False)
 
     @property
     def versions(self) -> tuple[Version, Version]:
         """Old and new."""
         return self.old, self.new
+
+    @property
+    def identities(self) -> tuple[Identity, Identity]:
+        """By what the sessions of the old and of the new version are told."""
+        old, new = (Identity(v.name, v.application_name, v.role) for v in self.versions)
+        return old, new
 
     def line_of(self, *keys: str | int) -> int | None:
         """The line of a key in the change file, or of the nearest one above it."""

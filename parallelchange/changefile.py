@@ -26,6 +26,7 @@ from parallelchange.change import (
 from parallelchange.errors import InvalidFile
 from parallelchange.model import FULL, TableName, parse_weight
 from parallelchange.operations import OPERATIONS, ChangeType, Operation, RenameColumn, SetNotNull, SplitColumn
+from parallelchange.sessions import Client, Identity, problem_of
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -39,6 +40,7 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _IMAGE = re.compile(r"[a-z0-9][\w./:@-]{0,254}", re.ASCII)
 _HTTP = re.compile(r"https?://[^\s/?#]+[^\s?#]*")
 _QUERIES = {"istio": "istio", "nginx": "nginx"}
+_OURS = "parallelchange"
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _BOUND = re.compile(r"(>=|<=)\s*(\d+(?:\.\d+)?)\s*(%|ms|s)")
 
@@ -47,7 +49,7 @@ _BOUND = re.compile(r"(>=|<=)\s*(\d+(?:\.\d+)?)\s*(%|ms|s)")
 
 _CLOSED = {"extra": "forbid"}
 _UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")
-_BRANCHES = ("_ProbeFile", "_MetricsFile", "NewColumn", "_SqlMaskFile", "str", "float", "none")
+_BRANCHES = ("_ProbeFile", "_MetricsFile", "_ClientFile", "NewColumn", "_SqlMaskFile", "str", "float", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +159,16 @@ class _RehearsalFile:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _ClientFile:
+    """Database sessions of neither version, by name (`*` for any text), role and network; all given must fit."""
+
+    __pydantic_config__ = _CLOSED
+    application_name: str | None = None
+    role: str | None = None
+    address: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class _ChangeFile:
     """A parallel change: what changes, between which versions, and how traffic moves."""
 
@@ -169,6 +181,7 @@ class _ChangeFile:
     backfill: _BackfillFile = field(default_factory=_BackfillFile)
     evidence: _EvidenceFile = field(default_factory=_EvidenceFile)
     rehearsal: _RehearsalFile = field(default_factory=_RehearsalFile)
+    clients: list[str | _ClientFile] = field(default_factory=list)
 
 
 def json_schema() -> dict[str, Any]:
@@ -320,6 +333,8 @@ class _Reader:
                     f"PostgreSQL would show {name!r} as another name",
                     "use up to 63 printable ASCII characters",
                 )
+            if name is not None and name.startswith(_OURS):
+                self.fail(f"versions.{key}.application_name", f"{name!r} is the toolkit's own", "give it another")
         if raw.backfill.rows_per_second is not None and raw.backfill.rows_per_second < 1:
             self.fail("backfill.rows_per_second", "must be at least 1", "leave it out for no limit")
         traffic = self.traffic(raw.traffic)
@@ -334,6 +349,9 @@ class _Reader:
             rows_per_second=raw.backfill.rows_per_second,
             max_age=self.seconds("evidence.max_age", raw.evidence.max_age),
             rehearsal=self.rehearsal(raw.rehearsal),
+            clients=tuple(
+                self.client(f"clients.{index}", entry, (old, new)) for index, entry in enumerate(raw.clients)
+            ),
             lines=self.lines,
         )
 
@@ -376,6 +394,14 @@ class _Reader:
             role=raw.role,
             openapi=openapi,
         )
+
+    def client(self, at: str, raw: str | _ClientFile, versions: tuple[Version, ...]) -> Client:
+        """Sessions that may be there besides the versions'; none that could be a version's own."""
+        found = Client(raw) if isinstance(raw, str) else Client(raw.application_name, raw.role, raw.address)
+        problem = problem_of(found, [Identity(v.name, v.application_name, v.role) for v in versions])
+        if problem:
+            self.fail(at, problem, "name what is known to be there, by application_name, role or address (10.0.0.0/8)")
+        return found
 
     def image(self, key: str, written: str | None) -> str | None:
         """The image of a version; a pipeline that has just built it says so in the environment."""

@@ -7,11 +7,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from parallelchange.calls import Counts
 from parallelchange.change import Version
 from parallelchange.gates.laws import LawFact
 from parallelchange.gates.prepare import StatementFact
 from parallelchange.gates.probe import ProbeFact
 from parallelchange.model import Catalog, Evidence, Phase, State
+from parallelchange.sessions import Connected
 
 __all__ = [
     "Applied",
@@ -124,6 +126,12 @@ class Workloads(Protocol):
     def ready(self, version: str) -> int | None:
         """Number of copies that are ready; None when it cannot be told."""
 
+    def wanted(self, version: str) -> int | None:
+        """Number of copies that are asked for, whether they start or not; None when it cannot be told."""
+
+    def others(self) -> tuple[str, ...] | None:
+        """What runs behind the Service and its backends and is neither version; None when it cannot be told."""
+
     def address(self, version: str) -> str | None:
         """`host:port` of one ready copy; None when there is none."""
 
@@ -188,6 +196,7 @@ class Record:
         backfills: Per pass: {"cursor", "rows", "total", "finished", "incarnation"}.
         old_seen: Whether the old version's sessions were ever seen under the name it declares.
         aborts: How often an abort was begun.
+        calls: What the server had counted of the old version's statements, see `calls.next_sample`.
     """
 
     change: str
@@ -200,6 +209,7 @@ class Record:
     backfills: Mapping[str, Mapping[str, Any]] | None = None
     old_seen: bool = False
     aborts: int = 0
+    calls: Mapping[str, Any] | None = None
 
 
 class Ledger(Protocol):
@@ -219,6 +229,9 @@ class Ledger(Protocol):
 
     def saw_old(self) -> None:
         """Record that the old version's sessions have been seen under the name it declares."""
+
+    def keep_calls(self, sample: Mapping[str, Any]) -> None:
+        """Record what the server has counted of the old version's statements."""
 
     def add_evidence(self, evidence: Sequence[Evidence]) -> None:
         """Keep verdicts; `Tampered` when what was kept before is not what was written."""
@@ -304,8 +317,11 @@ class Database(Protocol):
             Unavailable: The version's role is not there.
         """
 
-    def sessions(self, application_name: str) -> tuple[str, ...]:
-        """Open sessions and prepared transactions under that name, described."""
+    def connected(self) -> Connected:
+        """Who is connected, and what else may write."""
+
+    def calls(self, watched: frozenset[str]) -> Counts | None:
+        """What the server has counted of these statements; None where it counts none."""
 
     def now(self) -> float:
         """The database's clock, seconds since the epoch."""

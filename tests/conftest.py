@@ -14,8 +14,11 @@ from typing import Any
 
 import psycopg
 import pytest
+from helpers.postgres15 import contrib, postgres15
 from hypothesis import HealthCheck, settings
 from psycopg import sql
+
+__all__ = ["contrib", "postgres15"]
 
 _numbers = count(1)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,11 @@ class LocalWorkloads:
 
     Args:
         state_dir: Where the supervisor keeps its files.
+        versions: Names of the change's versions.
     """
 
-    def __init__(self, state_dir: Path) -> None:
-        self.state_dir = state_dir
+    def __init__(self, state_dir: Path, versions: Collection[str] = ()) -> None:
+        self.state_dir, self.versions = state_dir, versions
 
     def build(self, version: str) -> str | None:
         """Digest of what runs as this version; None when nothing runs or its services differ."""
@@ -40,6 +41,25 @@ class LocalWorkloads:
         """Number of copies that are ready; None without a living supervisor that knows the version."""
         services = self._services(version)
         return sum(int(service["ready"]) for service in services.values()) if services else None
+
+    def wanted(self, version: str) -> int | None:
+        """Number of copies that are asked for, ready or not; None where `ready` is None."""
+        services = self._services(version)
+        return sum(int(service["replicas"]) for service in services.values()) if services else None
+
+    def others(self) -> tuple[str, ...] | None:
+        """Services that run neither version; None where a supervisor was killed, or has not said yet what it runs."""
+        lives, told = is_locked(self.state_dir / SUPERVISOR_LOCK), read_object(self.state_dir / RUNTIME)
+        if not lives and told is None:
+            return ()  # none began, or it ended in order and its services with it
+        services = (told or {}).get("services") if lives else None
+        if services is None:
+            return None
+        return tuple(
+            f"service {name} runs {service['version']}"
+            for name, service in services.items()
+            if service["version"] not in self.versions and (service["replicas"] or service["ready"])
+        )
 
     def address(self, version: str) -> str | None:
         """`host:port` of one ready copy; None when there is none."""

@@ -34,7 +34,7 @@ class RealProber:
         """Run the version's probe; what cannot be asked is told as such."""
         assert version.probe is not None
         if version.probe.command is not None:
-            ok, detail = self._command(version.probe.command, version.probe.timeout, address)
+            ok, detail = self._command(version, version.probe.command, address)
         elif address is None and "{host}" in (version.probe.url or ""):
             ok, detail = None, "no copy of it is ready"
         else:
@@ -42,8 +42,11 @@ class RealProber:
             ok, detail = _get(version.probe.url.replace("{host}", address or ""), version.probe.timeout)
         return ProbeFact(version.name, declared=True, ok=ok, detail=detail)
 
-    def _command(self, command: str, timeout: float, address: str | None) -> tuple[bool | None, str]:
+    def _command(self, version: Version, command: str, address: str | None) -> tuple[bool | None, str]:
+        timeout = version.probe.timeout if version.probe else 0.0
         env = {**os.environ, "DATABASE_URL": self.url, "PARALLELCHANGE_HOST": address or ""}
+        if version.application_name:
+            env["PGAPPNAME"] = version.application_name  # what it sends is the version's, for triggers and gates too
         try:
             done = subprocess.run(
                 shlex.split(command),

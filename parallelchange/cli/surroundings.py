@@ -71,7 +71,7 @@ def _local(change: Change, settings: Settings, tell: Callable[[Event], None]) ->
     clusters = {change.old.name: stable, change.new.name: canary}
     return Surroundings(
         LocalRouter(settings.state_dir / TRAFFIC_SPLIT, service=service, stable=stable, canary=canary),
-        LocalWorkloads(settings.state_dir),
+        LocalWorkloads(settings.state_dir, [version.name for version in change.versions]),
         LocalMetrics(settings.state_dir / METRICS, clusters),
         tell,
         NotEnforced(),

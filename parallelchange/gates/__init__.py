@@ -16,6 +16,7 @@ from parallelchange.gates import (
     schema,
     shape,
     soak,
+    versions,
 )
 from parallelchange.gates.base import Act, Gate
 
@@ -33,6 +34,7 @@ GATES: dict[str, Gate] = {
         roundtrip.GATE,
         laws.GATE,
         backfill.GATE,
+        versions.GATE,
         copies.GATE,
         routing.GATE,
         probe.GATE,

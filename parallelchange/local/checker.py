@@ -166,7 +166,8 @@ def check(url: str, log: Path, *, state: Shape) -> CheckReport:
     told = replay(log)
     lost = wrong = 0
     examples: list[str] = []
-    with psycopg.connect(url.replace("postgresql+psycopg://", "postgresql://", 1)) as connection:
+    libpq = url.replace("postgresql+psycopg://", "postgresql://", 1)
+    with psycopg.connect(libpq, application_name="load-checker") as connection:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         cursor = connection.cursor()
         _load(cursor, told)

@@ -5,16 +5,17 @@ from __future__ import annotations
 from contextlib import suppress
 
 from parallelchange.errors import Blocked, Busy, ParallelChangeError, Refused, Unavailable, Uncertain
-from parallelchange.gates import drained, laws, schema
+from parallelchange.gates import drained, laws, schema, versions
 from parallelchange.gates.base import Act
 from parallelchange.model import GateResult, Phase, State, Verdict, format_weight
 from parallelchange.plan import state_of
 from parallelchange.ports import Applied, Database, Split
 from parallelchange.rollout.decide import APPROVAL, Decision
-from parallelchange.rollout.judge import drained_fact
-from parallelchange.rollout.measure import measure, rehearse
-from parallelchange.rollout.observe import Observation
+from parallelchange.rollout.judge import drained_fact, versions_fact
+from parallelchange.rollout.measure import keep_calls, measure, rehearse
+from parallelchange.rollout.observe import Observation, calls_of, old_sessions, read_counts
 from parallelchange.rollout.world import Event, World
+from parallelchange.sessions import describe, sessions_of
 
 __all__ = ["abort", "adopt", "advance", "backfill", "contract", "expand", "retire", "revert", "set_weight"]
 
@@ -134,6 +135,7 @@ def set_weight(world: World, obs: Observation, weight: int) -> None:
             world.enforcement.allow(obs.split.weight)
         raise
     world.ledger.settle(Act.SET_WEIGHT, "done", weight=weight, **({"aborted": None} if weight else {}))
+    keep_calls(world, weight)
     world.enforcement.allow(weight)
     _follow(world, split)
     world.tell(Event("weight", format_weight(weight), {"weight": weight}))
@@ -158,6 +160,13 @@ def _scale(world: World, version: str, replicas: int) -> None:
         if world.clock.now() > give_up:
             raise Unavailable(f"{version} has {ready} ready copies and was asked for {replicas}", hint="see its log")
         world.clock.sleep(0.1)
+    while not replicas and (wanted := world.workloads.wanted(version)) != 0:
+        if world.clock.now() > give_up:
+            raise Unavailable(
+                f"{'an unknown number' if wanted is None else wanted} of copies of {version} are still asked for",
+                hint="scale to 0 what else runs it, such as a worker that no Service leads to",
+            )
+        world.clock.sleep(0.1)
 
 
 def adopt(world: World, decision: Decision) -> None:
@@ -168,6 +177,7 @@ def adopt(world: World, decision: Decision) -> None:
         return
     world.enforcement.allow(decision.weight)
     world.ledger.settle(Act.SET_WEIGHT, "done", weight=decision.weight, adopted=True)
+    keep_calls(world, decision.weight)
     world.tell(Event("weight", format_weight(decision.weight), {"weight": decision.weight}))
 
 
@@ -185,21 +195,26 @@ def contract(world: World) -> None:
     Raises:
         Blocked: A gate no longer passes; nothing was changed.
     """
+    plan = world.plan
 
-    def drained_now(database: Database) -> GateResult:
+    def drained_now(database: Database) -> list[GateResult]:
         """As it is now: the split, the copies and the sessions need none of the locks held here."""
-        name = world.plan.change.old.application_name
-        split = world.router.get()
+        split, record, now = world.router.get(), world.ledger.read(), database.now()
+        connected = database.connected()
         seen = Observation(
-            now=database.now(),
+            now=now,
             state=State.EXPANDED,
-            record=world.ledger.read(),
+            record=record,
             split=split,
             settled=world.router.settled(split),
-            ready={v.name: world.workloads.ready(v.name) for v in world.plan.change.versions},
-            sessions=database.sessions(name) if name else None,
+            ready={v.name: world.workloads.ready(v.name) for v in plan.change.versions},
+            wanted={v.name: world.workloads.wanted(v.name) for v in plan.change.versions},
+            others=world.workloads.others(),
+            connected=connected,
+            sessions=old_sessions(plan, connected),
+            calls=calls_of(plan, read_counts(plan, database), record, now),
         )
-        return drained.judge(drained_fact(world.plan, seen))
+        return [drained.judge(drained_fact(plan, seen)), versions.judge(versions_fact(plan, seen), Act.CONTRACT)]
 
     def all_holds(database: Database) -> None:
         state, differences = state_of(world.plan, database.catalog())
@@ -207,12 +222,12 @@ def contract(world: World) -> None:
             [
                 schema.judge(schema.SchemaFacts(state, differences, (), ""), Act.CONTRACT),
                 laws.judge(database.laws(State.EXPANDED)),
-                drained_now(database),
+                *drained_now(database),
             ]
         )
 
     def still_drained(database: Database) -> None:
-        _must([drained_now(database)])
+        _must(drained_now(database))
 
     world.ledger.intend(Act.CONTRACT)
     try:
@@ -262,14 +277,15 @@ def revert(world: World) -> None:
 
 def _nothing_new(world: World, database: Database) -> None:
     """Without traffic, workers and cron jobs of the new version would still trip over a shape that is gone."""
-    new = world.plan.change.new
+    (old, told), new = world.plan.change.identities, world.plan.change.new
     ready = world.workloads.ready(new.name)
     if ready:
         raise Refused(f"{ready} copies of {new.name} run", hint=f"stop {new.name} first")
-    sessions = database.sessions(new.application_name) if new.application_name else ()
+    sessions = sessions_of(told, old, database.connected())
     if sessions:
         raise Refused(
-            f"{len(sessions)} database sessions of {new.name} are open: {sessions[0]}", hint=f"stop {new.name} first"
+            f"{len(sessions)} database sessions of {new.name} are open: {describe(sessions[0])}",
+            hint=f"stop {new.name} first",
         )
 
 

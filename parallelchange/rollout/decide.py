@@ -294,7 +294,8 @@ def _leave(plan: Plan, obs: Observation) -> Decision:
     """All traffic is on the new version: let the old one go, then contract."""
     old, traffic = plan.change.old.name, plan.change.traffic
     stood, ready = obs.stood or 0.0, obs.ready.get(old)
-    judged = judge(plan, obs, Act.RETIRE if ready else Act.CONTRACT)
+    runs = bool(ready or obs.wanted.get(old))
+    judged = judge(plan, obs, Act.RETIRE if runs else Act.CONTRACT)
     watched = _watch(plan, obs, judged, FULL)
     if watched:
         return watched
@@ -305,11 +306,14 @@ def _leave(plan: Plan, obs: Observation) -> Decision:
             results=judged.results,
             seconds=min(TICK, traffic.drain - stood),
         )
-    if ready:
+    if runs:
         return _decided(judged, Act.RETIRE, f"stop the copies of {old}")
     patience = max(traffic.soak, traffic.drain) + traffic.drain_timeout
     if ready == 0 and obs.sessions and stood < patience:
         return Decision(
             Kind.WAIT, f"{len(obs.sessions)} sessions of {old} are still open", results=judged.results, seconds=TICK
         )
+    if ready == 0 and obs.calls is not None and obs.calls.restless(traffic.drain) and stood < patience:
+        why = f"statements of {old} have not stood still for {traffic.drain:.0f} s"
+        return Decision(Kind.WAIT, why, results=judged.results, seconds=TICK)
     return _decided(judged, Act.CONTRACT, "leave only the new shape")

@@ -17,6 +17,7 @@ from parallelchange.gates import (
     routing,
     schema,
     soak,
+    versions,
 )
 from parallelchange.gates.base import Act, unknown
 from parallelchange.model import (
@@ -35,7 +36,7 @@ from parallelchange.plan import Plan
 from parallelchange.rollout.observe import ALL_VERSIONS, Observation, expected_key
 from parallelchange.rollout.stale import differences
 
-__all__ = ["Judgement", "cells", "copied", "counted", "drained_fact", "judge", "why_stale"]
+__all__ = ["Judgement", "cells", "copied", "counted", "drained_fact", "judge", "versions_fact", "why_stale"]
 
 _FORWARD = (Act.EXPAND, Act.BACKFILL, Act.SET_WEIGHT, Act.RETIRE, Act.CONTRACT)
 """Acts that rest on evidence; the ways back do not."""
@@ -155,7 +156,20 @@ def drained_fact(plan: Plan, obs: Observation) -> drained.DrainedFact:
         obs.sessions,
         seen=obs.record is not None and obs.record.old_seen,
         settled=obs.settled,
+        wanted=obs.wanted.get(old),
+        prepared=obs.connected.prepared if obs.connected else None,
+        replays=obs.connected.replays if obs.connected else (),
+        calls=obs.calls,
     )
+
+
+def versions_fact(plan: Plan, obs: Observation) -> versions.VersionsFact:
+    """Who is live, as it was observed."""
+    return versions.VersionsFact(*plan.change.identities, plan.change.clients, obs.connected, obs.others)
+
+
+def _versions(plan: Plan, obs: Observation, act: Act) -> list[GateResult]:
+    return [versions.judge(versions_fact(plan, obs), act)]
 
 
 def _copies(plan: Plan, obs: Observation, act: Act) -> list[GateResult]:  # noqa: ARG001
@@ -174,6 +188,7 @@ _READ = {
     "backfill": _backfill,
     "copies": _copies,
     "routing": _routing,
+    "versions": _versions,
     "soak": _soak,
     "metrics": _metrics,
     "drained": _drained,

@@ -5,14 +5,15 @@ from __future__ import annotations
 import uuid
 from dataclasses import replace
 
+from parallelchange.calls import next_sample
 from parallelchange.gates import laws, plan, prepare, probe, shape
 from parallelchange.gates.prepare import PlanFact
 from parallelchange.gates.probe import ProbeFact
-from parallelchange.model import Evidence, GateResult, Place, State
-from parallelchange.rollout.observe import ALL_VERSIONS, Observation, expected_key
+from parallelchange.model import FULL, Evidence, GateResult, Place, State
+from parallelchange.rollout.observe import ALL_VERSIONS, Observation, expected_key, read_counts, watched
 from parallelchange.rollout.world import Event, World
 
-__all__ = ["measure", "measure_laws", "plans_before", "rehearse"]
+__all__ = ["keep_calls", "measure", "measure_laws", "plans_before", "rehearse"]
 
 
 def rehearse(world: World) -> list[Evidence]:
@@ -41,6 +42,22 @@ def plans_before(obs: Observation, version: str) -> dict[str, PlanFact]:
         if (key.gate, key.version, key.place, item.state) == (plan.GATE.id, version, Place.LIVE, State.BASE):
             return plan.kept(item.result.measured)
     return {}
+
+
+def keep_calls(world: World, weight: int | None) -> None:
+    """Once all traffic is on the new version: record what the server has counted of the old one's statements.
+
+    It is recorded anew whenever one was called since, so its age is how long they have stood still; and in the ledger,
+    so that it is not begun again by the next process.
+    """
+    record = world.ledger.read() if weight == FULL else None
+    counts = read_counts(world.plan, world.database) if record else None
+    if record is None or counts is None:
+        return
+    now, since = world.database.now(), record.weight_since
+    sample = next_sample(watched(world.plan), counts, record.calls, now=now, since=since)
+    if sample is not None:
+        world.ledger.keep_calls(sample)
 
 
 def measure(world: World, obs: Observation) -> list[Evidence]:

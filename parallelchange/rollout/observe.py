@@ -5,16 +5,31 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
+from parallelchange.calls import Counts, Standing, only_in, standing
+from parallelchange.corpus import read_corpus
 from parallelchange.errors import InvalidFile, Tampered, Unavailable
 from parallelchange.evidence import ALL_VERSIONS
-from parallelchange.model import Evidence, EvidenceKey, Place, State
+from parallelchange.model import FULL, Evidence, EvidenceKey, Place, State
 from parallelchange.plan import Plan, incarnation_of, state_of
-from parallelchange.ports import Record, Sample, Split
+from parallelchange.ports import Database, Record, Sample, Split
 from parallelchange.rollout.world import World
+from parallelchange.sessions import Connected, can_be_told, describe, sessions_of
 
-__all__ = ["ALL_VERSIONS", "Observation", "corpora", "expected_key", "observe", "specs"]
+__all__ = [
+    "ALL_VERSIONS",
+    "Observation",
+    "calls_of",
+    "corpora",
+    "expected_key",
+    "observe",
+    "old_sessions",
+    "read_counts",
+    "specs",
+    "watched",
+]
 
 
 @dataclass(frozen=True)
@@ -45,6 +60,11 @@ class Observation:
         incarnation: Which expand it is whose objects are there.
         settled: Whether the mesh is seen to route by the split.
         routing: What stands against more traffic on the way of a request; None when it could not be looked at.
+        connected: Who is connected to the database; None when it could not be looked at.
+        others: What runs and is neither version; None when it cannot be told.
+        wanted: Version to the number of copies asked for; None when it cannot be told.
+        counts: What the server has counted of the old version's statements; None where it counts none.
+        calls: Whether they stand still; None while nobody looks, as nothing of the old version is to be gone yet.
     """
 
     now: float
@@ -70,6 +90,11 @@ class Observation:
     incarnation: str = ""
     settled: bool = False
     routing: tuple[str, ...] | None = None
+    connected: Connected | None = None
+    others: tuple[str, ...] | None = None
+    wanted: Mapping[str, int | None] = field(default_factory=dict)
+    counts: Counts | None = None
+    calls: Standing | None = None
 
     @property
     def weight(self) -> int | None:
@@ -163,7 +188,9 @@ def observe(world: World, *, began: float | None = None, revisions: bool = True)
     if since is not None:
         # What was served at an earlier weight says nothing of this one.
         window = min(window, max(1.0, now - since))
-    application = change.old.application_name
+    connected = world.database.connected()
+    leaving = state is State.EXPANDED and split is not None and split.weight == FULL
+    counts = read_counts(plan, world.database) if leaving else None
     return Observation(
         now=now,
         state=state,
@@ -177,7 +204,7 @@ def observe(world: World, *, began: float | None = None, revisions: bool = True)
         split_remedy=split_remedy,
         builds={v.name: v.build or world.workloads.build(v.name) for v in change.versions},
         ready={v.name: world.workloads.ready(v.name) for v in change.versions},
-        sessions=world.database.sessions(application) if application else None,
+        sessions=old_sessions(plan, connected),
         samples={v.name: world.metrics.read(v.name, window) for v in change.versions} if change.metrics else {},
         corpora=corpora(plan),
         specs=specs(plan),
@@ -188,7 +215,57 @@ def observe(world: World, *, began: float | None = None, revisions: bool = True)
         incarnation=incarnation_of(live),
         settled=settled,
         routing=routing,
+        connected=connected,
+        others=world.workloads.others(),
+        wanted={v.name: world.workloads.wanted(v.name) for v in change.versions},
+        counts=counts,
+        calls=calls_of(plan, counts, record, now) if leaving else None,
     )
+
+
+def old_sessions(plan: Plan, connected: Connected) -> tuple[str, ...] | None:
+    """The old version's sessions, described; None when they cannot be told."""
+    old, new = plan.change.identities
+    return tuple(map(describe, sessions_of(old, new, connected))) if can_be_told(old, new) else None
+
+
+def watched(plan: Plan) -> frozenset[str]:
+    """Statements that the old version alone sends; none where either's are not recorded."""
+    old, new = plan.change.versions
+    if old.statements is None or new.statements is None:
+        return frozenset()
+    return _alone(old.statements, old.name, new.statements, new.name, _stamp(old.statements), _stamp(new.statements))
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0  # reading it tells what is wrong
+    return found.st_mtime_ns, found.st_size
+
+
+@lru_cache(maxsize=4)  # asked for at every look, also under the locks of contract
+def _alone(old: Path, old_name: str, new: Path, new_name: str, *_stamps: tuple[int, int]) -> frozenset[str]:
+    texts = ([s.sql for s in read_corpus(path, name).statements] for path, name in ((old, old_name), (new, new_name)))
+    return only_in(*texts)
+
+
+def read_counts(plan: Plan, database: Database) -> Counts | None:
+    """What the server has counted of the old version's statements; None where there is nothing to count."""
+    alone = watched(plan)
+    return database.calls(alone) if alone else None
+
+
+def calls_of(plan: Plan, counts: Counts | None, record: Record | None, now: float) -> Standing:
+    """Whether the old version's statements stand still."""
+    alone = watched(plan)
+    if not alone:
+        return Standing(None, f"no recorded statement is {plan.change.old.name}'s alone")
+    if counts is None:
+        return Standing(None, "the extension pg_stat_statements is not in this database")
+    sample, since = (record.calls, record.weight_since) if record else (None, None)
+    return standing(alone, counts, sample, now=now, since=since)
 
 
 def expected_key(plan: Plan, obs: Observation, version: str, gate: str, place: Place = Place.LIVE) -> EvidenceKey:

@@ -10,7 +10,7 @@ from parallelchange.model import Finding, Severity, State, Verdict
 from parallelchange.ports import Record
 from parallelchange.rollout.advance import advance
 from parallelchange.rollout.decide import APPROVAL, Decision, Kind, decide
-from parallelchange.rollout.measure import measure_laws
+from parallelchange.rollout.measure import keep_calls, measure_laws
 from parallelchange.rollout.observe import Observation, observe
 from parallelchange.rollout.world import Event, World
 
@@ -55,6 +55,7 @@ def rollout(world: World, *, again: bool = False) -> Decision:
         while True:
             lead.check()
             obs = whole(observe(world, began=began))
+            _keep(world, obs)
             decision = decide(world.plan, obs)
             if obs.record and obs.record.aborts != aborts and decision.act is not Act.ABORT:
                 return _aborted(obs.record)
@@ -122,7 +123,13 @@ def look(world: World, *, revisions: bool = True) -> Observation:
     if decision.act is Act.ADOPT:
         advance(world, obs, decision)
         obs = observe(world, revisions=revisions)
+    _keep(world, obs)
     return obs
+
+
+def _keep(world: World, obs: Observation) -> None:
+    if obs.counts is not None:
+        keep_calls(world, obs.weight)
 
 
 def gate(world: World, weight: int) -> tuple[Decision, int | None]:

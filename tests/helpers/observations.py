@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from parallelchange.calls import Standing
 from parallelchange.changefile import Bound, MetricsSpec
 from parallelchange.gates import LIVE, ON_COPY
 from parallelchange.model import FULL, Evidence, EvidenceKey, GateResult, Place, State, Verdict
 from parallelchange.plan import Plan
 from parallelchange.ports import Record, Sample, Split
 from parallelchange.rollout.observe import ALL_VERSIONS, Observation
+from parallelchange.sessions import Connected, Prepared, Session
 
 from .changes import RENAME, pure_plan
 
@@ -23,6 +25,7 @@ METRICS = MetricsSpec(
 )
 PLAN: Plan = pure_plan(RENAME, metrics=METRICS)
 OLD, NEW = (version.name for version in PLAN.change.versions)
+OLD_NAME, NEW_NAME = (str(version.application_name) for version in PLAN.change.versions)
 NOW = 1_000_000.0
 ZERO, STAGE, LAST = "at 0", "at a stage", "at the end"
 
@@ -41,6 +44,11 @@ WANTED = (
 """Gate and place to what must be proven there while both versions serve."""
 BUILDS = {OLD: "build-1", NEW: "build-2"}
 CORPORA = {OLD: "corpus-1", NEW: "corpus-2"}
+
+
+def session(name: str, **changes: Any) -> Session:
+    """A session of that name."""
+    return Session(1, name, "app", **changes)
 
 
 def evidence(
@@ -88,6 +96,12 @@ def all_is_well(weight: int) -> Observation:
         incarnation="1",
         settled=True,
         routing=(),
+        connected=Connected(
+            (*((session(OLD_NAME),) if left else ()), session(NEW_NAME), session("parallelchange", ours=True))
+        ),
+        others=(),
+        wanted={OLD: left, NEW: 1},
+        calls=Standing(3, seconds=500.0),
     )
 
 
@@ -119,6 +133,23 @@ def put(**changes: Any) -> Change:
 def record(**changes: Any) -> Change:
     """Replace fields of the ledger's record, where there is one."""
     return lambda obs: replace(obs, record=obs.record and replace(obs.record, **changes))
+
+
+def join(*sessions: Session) -> Change:
+    """More sessions are connected."""
+
+    def make(obs: Observation) -> Observation:
+        assert obs.connected is not None
+        return replace(obs, connected=replace(obs.connected, sessions=(*obs.connected.sessions, *sessions)))
+
+    return make
+
+
+def prepare(gid: str) -> Change:
+    """A prepared transaction is open."""
+    return lambda obs: replace(
+        obs, connected=obs.connected and replace(obs.connected, prepared=(Prepared(gid, "app", 9.0),))
+    )
 
 
 def served(version: str, **changes: Any) -> Change:
@@ -241,6 +272,18 @@ WRONGS = [
     Wrong("nobody knows the copies", lambda o: replace(o, ready={NEW: 1}), "cannot be told", (LAST,)),
     Wrong("a session of the old version", put(sessions=("pid 7",)), "pid 7", (LAST,)),
     Wrong("nobody knows the sessions", put(sessions=None), "cannot be told", (LAST,)),
+    Wrong("a third version is connected", join(session("v0-worker")), "'v0-worker'"),
+    Wrong("a session without a name", join(session("")), "application_name ''"),
+    Wrong("another role under our name", join(session("parallelchange")), "'parallelchange'"),
+    Wrong("nobody knows who is connected", put(connected=None), ""),
+    Wrong("a third version runs", put(others=("Pod x runs a third version",)), "Pod x"),
+    Wrong("nobody knows what else runs", put(others=None), "cannot be told"),
+    Wrong("nobody knows the copies asked for", lambda o: replace(o, wanted={}), "asked for cannot be told", (LAST,)),
+    Wrong("a prepared transaction", prepare("x"), "'x'", (LAST,)),
+    Wrong("a statement of the old version is sent", put(calls=Standing(3, grew=("1 call of x",))), "1 call", (LAST,)),
+    Wrong("counted for too short", put(calls=Standing(3, seconds=29.0)), "29 of 30 s", (LAST,)),
+    Wrong("the counts were reset", put(calls=Standing(3, "they were reset")), "were reset", (LAST,)),
+    Wrong("nobody looked at the counts", put(calls=None), "not looked at", (LAST,)),
     *_stale(),
 ]
 """Each of them must stop a rollout that else would go on."""

@@ -115,6 +115,12 @@ class Copies:
     def ready(self, version: str) -> int | None:
         return len(self.copies[version])
 
+    def wanted(self, version: str) -> int | None:
+        return len(self.copies[version])
+
+    def others(self) -> tuple[str, ...] | None:
+        return ()
+
     def address(self, version: str) -> str | None:
         return None
 
@@ -241,6 +247,8 @@ def make_scene(
     new: Sequence[Sent] = (recorded("SELECT id FROM t", ["id bigint"]),),
     names: tuple[str | None, str | None] = (OLD, NEW),
     extra: str = "",
+    clients: str = "[psql]",
+    drain: str = "0s",
     pending: str | None = None,
     role: str | None = None,
 ) -> Scene:
@@ -255,6 +263,8 @@ def make_scene(
         new: What the new version sends.
         names: `application_name` that each version declares.
         extra: More keys of the change file.
+        clients: Its `clients`.
+        drain: How long the old version must be without traffic, and how long that is waited for.
         pending: SQL of a revision of the app's own that is not applied yet.
         role: The toolkit's own role, which then owns everything; None for the superuser.
     """
@@ -276,8 +286,8 @@ def make_scene(
         f"  old: {{name: {V1}, statements: {V1}.json, probe: none{said[0]}}}\n"
         f"  new: {{name: {V2}, statements: {V2}.json, probe: none{said[1]}}}\n"
         f"database:\n{textwrap.indent(operations.strip(), '  ')}\n"
-        "traffic: {service: shop, stages: [5%, 100%], soak: 0s, drain: 0s, drain_timeout: 0s}\n"
-        f"metrics: none\n{extra}\n",
+        f"traffic: {{service: shop, stages: [5%, 100%], soak: 0s, drain: {drain}, drain_timeout: {drain}}}\n"
+        f"metrics: none\nclients: {clients}\n{extra}\n",
         encoding="utf-8",
     )
     own_url = as_role(url, role) if role else url

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from helpers.app import approvals, client_of, cluster_change, shop, wait_ready
 from helpers.changes import CASES, live_plan
-from helpers.controlplane import Cluster
+from helpers.controlplane import Cluster, wait_until
 from helpers.kubelet import Kubelet
 from psycopg import sql
 
@@ -68,6 +68,17 @@ def test_a_role_that_owns_nothing_is_told_all_it_lacks(stranger: str, plan: Plan
     assert {"database.owner", "database.ledger", "database.create"} <= set(bad(checks))
     assert all(check.remedy for check in bad(checks).values())
     assert "database.stats" in warned(checks)
+
+
+def test_who_is_connected_and_is_neither_version(database: str, plan: Plan) -> None:
+    def asked() -> Check:
+        return next(check for check in check_database(database, plan) if check.id == "database.clients")
+
+    wait_until(lambda: asked().verdict is Verdict.PASS, what="the end of the sessions that made the tables")
+    with psycopg.connect(database, application_name="v0-worker"):
+        found = asked()
+    assert "'v0-worker'" in found.detail
+    assert (found.verdict, found.bad, "`clients`" in found.remedy) == (Verdict.FAIL, False, True)
 
 
 def test_row_security_that_hides_rows(database: str, stranger: str, plan: Plan) -> None:

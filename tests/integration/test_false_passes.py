@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -186,7 +187,7 @@ def test_a_row_that_breaks_a_law_after_verify(make: Make) -> None:
 # 4 the point of no return
 
 
-@pytest.mark.parametrize("back", ["split", "copies", "session", "mesh"])
+@pytest.mark.parametrize("back", ["split", "copies", "session", "stranger", "mesh"])
 def test_contract_looks_a_last_time_before_its_commit(make: Make, back: str, monkeypatch: pytest.MonkeyPatch) -> None:
     scene = make()
     world = scene.world()
@@ -200,6 +201,8 @@ def test_contract_looks_a_last_time_before_its_commit(make: Make, back: str, mon
             scene.copies.scale(V1, 1)
         elif back == "session":
             came.append(psycopg.connect(scene.url, application_name=OLD))
+        elif back == "stranger":
+            came.append(psycopg.connect(scene.url, application_name="shop-v0"))
         else:
             world.router.follows = False
 
@@ -212,7 +215,7 @@ def test_contract_looks_a_last_time_before_its_commit(make: Make, back: str, mon
         return apply(phase, checks=checks, last_check=last if phase is Phase.CONTRACT else last_check)
 
     monkeypatch.setattr(world.database, "apply", late)
-    with pytest.raises(Blocked, match="drained"):
+    with pytest.raises(Blocked, match="'shop-v0'" if back == "stranger" else "drained"):
         acts.contract(world)
     for session in came:
         session.close()
@@ -314,7 +317,7 @@ def test_a_name_that_the_server_would_show_otherwise(make: Make, name: str) -> N
 
 
 def test_a_name_that_was_never_seen_proves_nothing(make: Make) -> None:
-    scene = make()
+    scene = make(clients="[psql, something-else]")
     scene.copies.names[V1] = "something-else"
     scene.copies.scale(V1, 0)
     scene.copies.scale(V1, 1)
@@ -322,6 +325,45 @@ def test_a_name_that_was_never_seen_proves_nothing(make: Make) -> None:
     decision = rollout(world)
     assert (decision.kind, says(decision, "drained")) == (Kind.BLOCKED, Verdict.UNKNOWN)
     assert "ever seen" in decision.why
+    assert state(world) is State.EXPANDED
+
+
+def test_a_third_version_blocks_for_as_long_as_it_is_connected(make: Make) -> None:
+    scene = make()
+    world = scene.world()
+    for act, at in ((Act.EXPAND, None), (Act.SET_WEIGHT, None), (Act.SET_WEIGHT, FULL), (Act.CONTRACT, None)):
+        walk(world, act, weight=at)
+        before = weight(world), state(world)
+        with psycopg.connect(scene.url, application_name="shop-v0"):
+            decision = rollout(world)
+            assert (decision.kind, decision.gates, weight(world), state(world)) == (
+                Kind.BLOCKED,
+                ("versions",),
+                *before,
+            )
+            assert "'shop-v0'" in decision.why
+        wait_for(scene, "shop-v0")
+    assert rollout(world).kind is Kind.DONE
+
+
+def wait_for(scene: Scene, name: str) -> None:
+    """The server shows a session for a moment after its end."""
+    asked = f"SELECT count(*) FROM pg_stat_activity WHERE application_name = '{name}'"
+    while scene.sql(asked) != [(0,)]:
+        time.sleep(0.01)
+
+
+def test_a_version_that_is_asked_for_comes_back(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of its copies is ready, as they crash one after the other."""
+    scene = make()
+    world = scene.world()
+    walk(world, Act.CONTRACT)
+    monkeypatch.setattr(scene.copies, "wanted", lambda version: 1)
+    assert decision_on(world).act is Act.RETIRE
+    with pytest.raises(Blocked, match="asked for"):
+        acts.contract(world)
+    with pytest.raises(Unavailable, match="still asked for"):
+        rollout(world)
     assert state(world) is State.EXPANDED
 
 

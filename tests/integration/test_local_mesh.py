@@ -143,7 +143,7 @@ class Running:
         self.folder, self.mesh = folder, mesh
         self.port = int(url.rsplit(":", 1)[1])
         self.router = LocalRouter(folder / TRAFFIC_SPLIT, **NAMES)
-        self.workloads = LocalWorkloads(folder)
+        self.workloads = LocalWorkloads(folder, ["v1", "v2"])
         self.metrics = LocalMetrics(folder / METRICS, {"v1": "shop-stable", "v2": "shop-canary"})
 
     def move(self, weight: int) -> None:
@@ -275,11 +275,24 @@ def test_only_one_copy_can_be_had(running: Running) -> None:
         running.workloads.scale("v9", 1)
 
 
+def test_what_is_asked_for_and_what_is_neither_version_is_told(running: Running) -> None:
+    assert [running.workloads.wanted(version) for version in ("v1", "v2", "v9")] == [1, 1, None]
+    assert running.workloads.others() == ()
+    assert LocalWorkloads(running.folder, ["v1"]).others() == ("service shop-canary runs v2",)
+    running.workloads.scale("v2", 0)
+    eventually(lambda: running.workloads.ready("v2") == 0)
+    assert running.workloads.wanted("v2") == 0
+    assert LocalWorkloads(running.folder, ["v1"]).others() == (), "what neither runs nor is asked for is nobody's"
+    running.workloads.scale("v2", 1)
+    eventually(lambda: running.workloads.ready("v2") == 1)
+
+
 def test_what_does_not_start_is_told_and_leaves_nothing(tmp_path: Path) -> None:
     broken = Service("v1", (sys.executable, "-c", "print('no such luck')"))
     with LocalMesh(tmp_path) as mesh, pytest.raises(Unavailable, match="no such luck"):
         mesh.start({"shop-stable": broken, "shop-canary": broken}, **NAMES, patience=1.0)
-    assert LocalWorkloads(tmp_path).ready("v1") is None
+    workloads = LocalWorkloads(tmp_path, ["v1"])
+    assert (workloads.ready("v1"), workloads.wanted("v1"), workloads.others()) == (None, None, ())
     assert not (tmp_path / "runtime.json").exists()
 
 
@@ -316,5 +329,6 @@ def test_a_killed_mesh_leaves_no_child(tmp_path: Path) -> None:
     eventually(lambda: not any(alive(pid) for pid in pids))
     workloads = LocalWorkloads(state)
     assert (workloads.ready("v1"), workloads.build("v1"), workloads.address("v1")) == (None, None, None)
+    assert (workloads.wanted("v1"), workloads.others()) == (None, None), "nobody says what became of its services"
     with pytest.raises(Unavailable, match="no supervisor"):
         workloads.scale("v1", 0)

@@ -74,5 +74,12 @@ def test_a_command_passes_by_its_exit_code(code: str, expected: str, tmp_path: P
     assert verdict(Probe(command=command, timeout=1.0), tmp_path, None) == expected
 
 
+def test_what_a_command_sends_is_its_versions(tmp_path: Path) -> None:
+    code = 'import os; raise SystemExit(os.environ["PGAPPNAME"] != "shop-v2")'
+    probe = Probe(command=f"{sys.executable} -c '{code}'")
+    version = Version(name="v2", application_name="shop-v2", statements=None, probe=probe, build=None)
+    assert RealProber("postgresql://127.0.0.1:1/none", tmp_path).probe(version, None).ok is True
+
+
 def test_a_command_that_is_not_there_is_unknown(tmp_path: Path) -> None:
     assert verdict(Probe(command="no-such-program-here --x"), tmp_path, None) is Verdict.UNKNOWN

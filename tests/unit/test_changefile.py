@@ -19,6 +19,7 @@ from parallelchange.changefile import Bound, Change, Probe, json_schema, load_ch
 from parallelchange.errors import InvalidFile
 from parallelchange.operations import OPERATIONS, SplitColumn
 from parallelchange.operations.columns import NewColumn
+from parallelchange.sessions import Client
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples/01_split_customer_name/changes/split-customer-name.yaml"
@@ -148,6 +149,21 @@ def test_a_rule_of_the_rehearsal_copy_that_cannot_be(tmp_path: Path, old: str, n
     assert error.line == line_of(text, at)
 
 
+def test_clients_by_name_role_and_network(tmp_path: Path) -> None:
+    told = 'clients: [psql, "pga*", {role: metrics}, {address: 10.0.0.0/8, application_name: "x?"}]\n'
+    change = load_change(write(tmp_path, VALID + told))
+    assert change.clients == (
+        Client("psql"), Client("pga*"), Client(role="metrics"), Client("x?", address="10.0.0.0/8"),
+    )  # fmt: skip
+    assert load_change(write(tmp_path, VALID)).clients == ()
+
+
+def test_a_role_that_is_a_versions_lets_nobody_in(tmp_path: Path) -> None:
+    text = VALID.replace("    name: v2\n", "    name: v2\n    role: shop\n") + "clients: [{role: shop}]\n"
+    with pytest.raises(InvalidFile, match="shop is the role of v2"):
+        load_change(write(tmp_path, text))
+
+
 def test_the_line_of_a_key_or_of_the_nearest_above_it(tmp_path: Path) -> None:
     change = load_change(write(tmp_path, VALID))
     assert change.line_of("database", 0, "split_column", "down") == line_of(VALID, "down:")
@@ -179,6 +195,22 @@ def test_the_line_of_a_key_or_of_the_nearest_above_it(tmp_path: Path) -> None:
         ("probe: none", "probe: {url: a, command: b}", "url: a", "either a url or a command", "one of them"),
         ("v1.json", "v9.json", "v9.json", "there is no file v9.json", "parallelchange record v1"),
         ("rows_per_second: 100", "rows_per_second: 0", "rows_per_second", "at least 1", "leave it out"),
+        ("app-v2", "parallelchange", "    application_name:", "the toolkit's own", "give it another"),
+        # Who else may be connected.
+        *(
+            ("rows_per_second: 100}", "rows_per_second: 100}\nclients:\n  - " + entry, "  - " + entry, says, hint)
+            for entry, says, hint in (
+                ('"*"', "would let in whoever comes", "by application_name"),
+                ('""', "would let in whoever comes", "by application_name"),
+                ('"app-*"', "also the application_name of v1", "by application_name"),
+                ("app-v2", "also the application_name of v2", "by application_name"),
+                ("{}", "names nothing", "by application_name"),
+                ("{address: 10.0.0.1/8}", "is no network", "10.0.0.0/8"),
+                ('{address: "::/0"}', "would let in whoever comes", "by application_name"),
+                ("{rolle: metrics}", "unknown key `rolle`", "did you mean `role`?"),
+                ("7", "`clients.0", None),
+            )
+        ),
         # Shares, durations, bounds.
         ("5%, 12.5%", "5%, 12.55%", "stages:", "finer than a thousandth", "12.5%"),
         ("5%, 12.5%", "5%, much", "stages:", "no share of traffic", "12.5%"),

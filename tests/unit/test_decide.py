@@ -22,16 +22,19 @@ from helpers.observations import (
     put,
     record,
     served,
+    session,
 )
 from hypothesis import given
 from hypothesis import strategies as st
 
+from parallelchange.calls import Standing
 from parallelchange.gates import Act, guarding
 from parallelchange.model import FULL, State, Verdict
 from parallelchange.ports import Split
 from parallelchange.rollout.decide import Decision, Kind, decide
 from parallelchange.rollout.judge import judge
 from parallelchange.rollout.observe import Observation
+from parallelchange.sessions import Connected
 
 STAGES = PLAN.change.traffic.stages
 PLACES = {ZERO: (0,), STAGE: (50, 125, 250, 500, 999), LAST: (FULL,)}
@@ -156,6 +159,12 @@ anything = st.builds(
     watched=st.sampled_from([0.0, 1000.0]),
     incarnation=st.sampled_from(["1", "1", "0"]),
     settled=st.booleans(),
+    connected=st.none() | st.sampled_from([all_is_well(0).connected, all_is_well(FULL).connected, Connected((
+        session("shop-v0"),
+    ))]),
+    others=st.sampled_from([(), (), None, ("pod x",)]),
+    wanted=st.sampled_from([{OLD: 0, NEW: 1}, {OLD: 1, NEW: 1}, {}]),
+    calls=st.sampled_from([all_is_well(0).calls, Standing(None, "not here"), Standing(1, grew=("x",)), None]),
 )  # fmt: skip
 
 
@@ -215,6 +224,13 @@ def _is_safe(decision: Decision, obs: Observation, to: int | None) -> None:  # n
     if decision.act is Act.CONTRACT:
         assert obs.ready[OLD] == 0
         assert obs.sessions == ()
+        assert obs.wanted[OLD] == 0
+        assert obs.calls is not None
+        assert not obs.calls.grew
+    if decision.act in (Act.SET_WEIGHT, Act.CONTRACT):
+        assert obs.others == ()
+        assert obs.connected is not None
+        assert "shop-v0" not in {session.application_name for session in obs.connected.sessions}
 
 
 # Case by case.

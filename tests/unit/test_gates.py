@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from parallelchange.calls import Standing
 from parallelchange.gates import (
     EVIDENCE,
     GATES,
@@ -30,12 +31,15 @@ from parallelchange.gates import (
     schema,
     shape,
     soak,
+    versions,
 )
 from parallelchange.gates.execute import Executed, Outcome, PhaseRun
 from parallelchange.gates.roundtrip import RoundTripFact
 from parallelchange.model import FULL, GateResult, Severity, State, Verdict
+from parallelchange.sessions import Connected, Identity, Prepared, Session
 
 PASS, FAIL, UNKNOWN = Verdict
+V1, V2 = Identity("v1", "shop-v1", None), Identity("v2", "shop-v2", None)
 
 
 def says(result: GateResult, verdict: Verdict, *kinds: str) -> None:
@@ -89,7 +93,13 @@ def test_the_acts_that_move_something_are_guarded() -> None:
         copies.judge(copies.CopiesFact("v1", None, None)),
         metrics.judge(metrics.MetricsFact("v1", 50, None, None, None, 0.0, 20, None, None, "", ""), "v1"),
         soak.judge(soak.SoakFact(50, None, 60.0, settled=True)),
-        drained.judge(drained.DrainedFact("v1", None, None, 30.0, None, None, seen=False, settled=False)),
+        drained.judge(
+            drained.DrainedFact(
+                "v1", None, None, 30.0, None, None, False, False, wanted=None, prepared=None, replays=(), calls=None
+            )
+        ),
+        versions.judge(versions.VersionsFact(V1, V2, (), None, None), Act.SET_WEIGHT),
+        versions.judge(versions.VersionsFact(V1, V2, (), Connected(()), None), Act.SET_WEIGHT),
     ],
     ids=lambda result: result.gate,
 )
@@ -306,29 +316,85 @@ def test_soak_counts_only_while_the_mesh_follows() -> None:
 
 # drained
 
-GONE = drained.DrainedFact("v1", FULL, 30.0, 30.0, 0, (), seen=True, settled=True)
+STILL = Standing(2, seconds=30.0, matched=1)
+GONE = drained.DrainedFact(
+    "v1", FULL, 30.0, 30.0, 0, (), seen=True, settled=True, wanted=0, prepared=(), replays=(), calls=STILL
+)
 
 
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({}, (PASS,)),
-        ({"weight": 999}, (FAIL, "weight")),
-        ({"weight": 0}, (FAIL, "weight")),
-        ({"weight": None}, (UNKNOWN, "weight")),
-        ({"stood": 29.9}, (FAIL, "since")),
-        ({"stood": None}, (UNKNOWN, "since")),
-        ({"ready": 1}, (FAIL, "copies")),
-        ({"ready": None}, (UNKNOWN, "copies")),
-        ({"sessions": ("pid 1",)}, (FAIL, "sessions")),
-        ({"sessions": None}, (UNKNOWN, "sessions")),
-        ({"ready": 2, "sessions": None}, (FAIL, "copies", "sessions")),
-        ({"seen": False}, (UNKNOWN, "never-seen")),
-        ({"settled": False}, (UNKNOWN, "mesh")),
+        ({}, (PASS, "calls")),
+        ({"weight": 999}, (FAIL, "weight", "calls")),
+        ({"weight": 0}, (FAIL, "weight", "calls")),
+        ({"weight": None}, (UNKNOWN, "weight", "calls")),
+        ({"stood": 29.9}, (FAIL, "since", "calls")),
+        ({"stood": None}, (UNKNOWN, "since", "calls")),
+        ({"ready": 1}, (FAIL, "copies", "calls")),
+        ({"ready": None}, (UNKNOWN, "copies", "calls")),
+        ({"sessions": ("pid 1",)}, (FAIL, "sessions", "calls")),
+        ({"sessions": None}, (UNKNOWN, "sessions", "calls")),
+        ({"ready": 2, "sessions": None}, (FAIL, "copies", "sessions", "calls")),
+        ({"seen": False}, (UNKNOWN, "never-seen", "calls")),
+        ({"settled": False}, (UNKNOWN, "mesh", "calls")),
+        # A Deployment whose pods crash has none that is ready, until one lives for long enough to write.
+        ({"wanted": 1}, (FAIL, "wanted", "calls")),
+        ({"wanted": None}, (UNKNOWN, "wanted", "calls")),
+        ({"prepared": (Prepared("x", "app", 9.0),)}, (FAIL, "prepared", "calls")),
+        ({"prepared": None}, (UNKNOWN, "prepared", "calls")),
+        ({"replays": ("logical slot s",)}, (PASS, "calls", "replays")),
+        ({"calls": None}, (UNKNOWN, "calls")),
+        ({"calls": Standing(2, grew=("1 call of x",))}, (FAIL, "calls", "calls")),
+        ({"calls": Standing(2, seconds=29.9)}, (UNKNOWN, "young", "calls")),
+        ({"calls": Standing(2)}, (UNKNOWN, "young", "calls")),
+        ({"calls": Standing(2, "they were reset")}, (UNKNOWN, "uncounted")),
+        ({"calls": Standing(None, "there is no extension")}, (PASS, "calls")),
     ],
 )
 def test_drained(change: dict[str, Any], expected: tuple[Any, ...]) -> None:
     says(drained.judge(replace(GONE, **change)), *expected)
+
+
+# versions
+
+
+def session(name: str, **parts: Any) -> Session:
+    return Session(1, name, **{"role": "app", **parts})
+
+
+def live(
+    *sessions: Session, act: Act = Act.SET_WEIGHT, others: tuple[str, ...] | None = (), **parts: Any
+) -> GateResult:
+    fact = versions.VersionsFact(V1, V2, (), Connected(sessions), others)
+    return versions.judge(replace(fact, **parts), act)
+
+
+@pytest.mark.parametrize(
+    ("result", "expected"),
+    [
+        (live(), (PASS,)),
+        (live(session("shop-v1"), session("shop-v2"), session("parallelchange", ours=True)), (PASS,)),
+        (live(session("shop-v1"), others=("pod x",)), (FAIL, "third")),
+        (live(session("shop-v1"), others=None), (UNKNOWN, "copies")),
+        (live(others=None, connected=None), (UNKNOWN, "copies", "unseen")),
+        (live(others=("pod x",), connected=None), (FAIL, "third", "unseen")),
+        (live(session("shop-v0"), session(""), session("")), (FAIL, "stranger", "stranger")),
+        (live(session("shop-v0", kind=None)), (UNKNOWN, "untold")),
+        (live(session("shop-v0", kind=None), session("x")), (FAIL, "stranger", "untold")),
+        (live(*(session(str(number)) for number in range(13))), (FAIL, *["stranger"] * 11)),
+        (live(session("s", kind="walsender"), session("s", kind="walsender")), (PASS, "replication")),
+        (live(session("", kind="pg_cron launcher")), (PASS, "worker")),
+        (live(session("shop-v2")), (PASS,)),
+        # It has no traffic and harms itself alone; expand does not wait for it.
+        (live(session("shop-v2"), act=Act.EXPAND), (PASS, "early")),
+        (live(session("shop-v1"), old=replace(V1, role="other")), (FAIL, "stranger")),
+        (live(session("x"), old=replace(V1, application_name=None, role="app")), (PASS,)),
+        (live(session("x"), old=replace(V1, application_name=None)), (UNKNOWN, "untold")),
+    ],
+)
+def test_versions(result: GateResult, expected: tuple[Any, ...]) -> None:
+    says(result, *expected)
 
 
 @given(
@@ -347,7 +413,8 @@ def test_drained_passes_in_one_case_alone(
     seen: bool,
     settled: bool,
 ) -> None:
-    result = drained.judge(drained.DrainedFact("v1", weight, stood, 30.0, ready, sessions, seen, settled))
+    changes = {"weight": weight, "stood": stood, "ready": ready, "sessions": sessions, "seen": seen}
+    result = drained.judge(replace(GONE, **changes, settled=settled))
     gone = weight == FULL and stood is not None and stood >= 30.0 and ready == 0 and sessions == ()
     assert (result.verdict is PASS) == (gone and seen and settled)
 

@@ -12,6 +12,8 @@ import psycopg
 from shop.names import FIRST, LAST, TRICKY
 
 ROWS = 200_000
+NAME = "shop-seed"
+"""What its sessions call themselves: `clients` of the change file lets them in."""
 ORDERED = 10
 """Every tenth customer has an order."""
 RARE = 0.1
@@ -51,7 +53,7 @@ def seed(url: str, rows: int = ROWS) -> None:
         rows: How many customers; a tenth as many orders.
     """
     libpq = url.replace("postgresql+psycopg://", "postgresql://", 1)
-    with psycopg.connect(libpq) as connection, connection.cursor() as cursor:
+    with psycopg.connect(libpq, application_name=NAME) as connection, connection.cursor() as cursor:
         with cursor.copy("COPY customers (id, name, email) FROM STDIN") as copy:
             for number, name in enumerate(names(rows), start=1):
                 copy.write_row((number, name, f"customer-{number}@example.test"))
@@ -62,7 +64,7 @@ def seed(url: str, rows: int = ROWS) -> None:
             " FROM customers WHERE mod(id, %s) = 1 ORDER BY id",
             (ORDERED,),
         )
-    with psycopg.connect(libpq, autocommit=True) as connection:
+    with psycopg.connect(libpq, autocommit=True, application_name=NAME) as connection:
         connection.execute("VACUUM (ANALYZE) customers, orders")
 
 

@@ -149,13 +149,35 @@ class Namespace:
 
         Another app's Service may begin with the same word, and its versions may be called the same.
         """
+        return [pod for pod in self._pods_behind(root) if version in self._versions_in(pod)]
+
+    def _pods_behind(self, root: str) -> list[Object]:
+        """Pods of the root Service and its backends, ready or not, leaving or not."""
         selectors = [self.selector(name) for name in backend_names(root)]
         return [
-            pod
-            for pod in self.pods
-            if version in self._versions_in(pod)
-            and any(matches(selector, pod["metadata"].get("labels")) for selector in selectors)
+            pod for pod in self.pods if any(matches(selector, pod["metadata"].get("labels")) for selector in selectors)
         ]
+
+    def _deployments_behind(self, root: str) -> list[Object]:
+        found = {item["metadata"]["name"]: item for name in backend_names(root) for item in self.deployments_of(name)}
+        return [found[name] for name in sorted(found)]
+
+    def wanted(self, version: Version, root: str) -> int:
+        """Copies that Deployments ask for of an app version, whether they start or not.
+
+        By its image a version is told wherever it runs, such as in a worker that no Service leads to; by its label
+        only behind the root Service, as other apps call theirs the same.
+        """
+        deployments = self.deployments.values() if version.image else self._deployments_behind(root)
+        return sum(_replicas(item) for item in deployments if _is(version, item["spec"]["template"]))
+
+    def others(self, root: str) -> tuple[str, ...]:
+        """What runs behind the root Service or one of its backends and is neither version, or both, described."""
+        told = "runs a version that is neither the old nor the new one"
+        named = {f"Deployment {item['metadata']['name']}": item["spec"]["template"]
+                 for item in self._deployments_behind(root) if _replicas(item)}  # fmt: skip
+        named |= {f"Pod {pod['metadata']['name']}": pod for pod in self._pods_behind(root)}
+        return tuple(f"{name} {told}" for name, template in named.items() if not self.version_of(template))
 
 
 class Running:
@@ -195,6 +217,10 @@ class Running:
 
 def _by_name(items: Iterable[Object]) -> dict[str, Object]:
     return {item["metadata"]["name"]: item for item in items}
+
+
+def _replicas(deployment: Object) -> int:
+    return int(deployment["spec"].get("replicas", 1))
 
 
 def _has_ended(pod: Object) -> bool:

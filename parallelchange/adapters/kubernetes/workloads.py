@@ -48,6 +48,15 @@ class ClusterWorkloads:
         """Number of ready pods, those that are about to leave counted in: they may still write."""
         return sum(is_ready(pod) for pod in self.running.look().running(version, self.service))
 
+    def wanted(self, version: str) -> int | None:
+        """Number of copies that the version's Deployments ask for, whether they start or not."""
+        found = next(v for v in self.running.change.versions if v.name == version)
+        return self.running.look().wanted(found, self.service)
+
+    def others(self) -> tuple[str, ...] | None:
+        """What runs behind the Service and its backends and is neither version, described."""
+        return self.running.look().others(self.service)
+
     def address(self, version: str) -> str | None:
         """`host:port` of one ready pod; None when there is none."""
         seen = self.running.look()

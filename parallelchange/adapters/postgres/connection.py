@@ -11,7 +11,7 @@ from psycopg.rows import TupleRow
 from parallelchange.errors import Unavailable
 from parallelchange.sql import PINNED
 
-__all__ = ["Connection", "connect", "database_of", "describe_url", "session_parameters"]
+__all__ = ["APPLICATION", "Connection", "connect", "database_of", "describe_url", "session_parameters"]
 
 Connection = psycopg.Connection[TupleRow]
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parallelchange.adapters.postgres.backfill import run_backfill
+from parallelchange.adapters.postgres.calls import read_calls
 from parallelchange.adapters.postgres.catalog import read_catalog
 from parallelchange.adapters.postgres.connection import Connection, connect
 from parallelchange.adapters.postgres.laws import measure_law
+from parallelchange.adapters.postgres.sessions import read_connected
 from parallelchange.adapters.postgres.statements import ask_all
+from parallelchange.calls import Counts
 from parallelchange.change import Version
 from parallelchange.corpus import read_corpus
 from parallelchange.gates.laws import LawFact
@@ -18,21 +22,12 @@ from parallelchange.gates.prepare import StatementFact
 from parallelchange.model import Catalog, Phase, State
 from parallelchange.plan import Plan, incarnation_of
 from parallelchange.ports import Applied, Database, Progress
+from parallelchange.sessions import Connected
 
 if TYPE_CHECKING:
     from parallelchange.adapters.postgres.revisions import Revisions
 
 __all__ = ["PostgresDatabase"]
-
-# A role without pg_read_all_stats sees NULL for the kind of other roles' sessions: those count as sessions.
-_SESSIONS = """
-SELECT format('pid %%s from %%s, %%s since %%s', pid, coalesce(client_addr::text, 'local'), coalesce(state, '?'),
-  to_char(backend_start, 'HH24:MI:SS')) FROM pg_stat_activity
-WHERE application_name = %s AND datname = current_database() AND pid <> pg_backend_pid()
-  AND coalesce(backend_type, 'client backend') = 'client backend'
-UNION ALL
-SELECT format('prepared transaction %%s', gid) FROM pg_prepared_xacts WHERE database = current_database()
-"""
 
 
 class PostgresDatabase:
@@ -52,6 +47,7 @@ class PostgresDatabase:
         self.url, self.plan, self.ini, self.patience = url, plan, ini, patience
         self.connection = connection or connect(url, statement_timeout="0")
         self._revisions: Revisions | None = None
+        self._forms: dict[int, str] = {}
 
     def close(self) -> None:
         """End the session."""
@@ -89,8 +85,8 @@ class PostgresDatabase:
             return None
 
         def run(connection: Connection) -> None:
-            inside = PostgresDatabase(self.url, self.plan, self.ini, connection=connection)
-            inside._revisions = self._revisions
+            inside = copy(self)
+            inside.connection = connection
             check(inside)
 
         return run
@@ -131,11 +127,13 @@ class PostgresDatabase:
         corpus = read_corpus(version.statements, version.name)
         return ask_all(self.url, corpus, role=version.role, on_copy=on_copy)
 
-    def sessions(self, application_name: str) -> tuple[str, ...]:
-        """Open sessions and prepared transactions under that name."""
-        # Inside a transaction the server shows the sessions as they were at the first look.
-        self.connection.execute("SELECT pg_stat_clear_snapshot()")
-        return tuple(row[0] for row in self.connection.execute(_SESSIONS, (application_name,)))
+    def connected(self) -> Connected:
+        """Who is connected, and what else may write."""
+        return read_connected(self.connection)
+
+    def calls(self, watched: frozenset[str]) -> Counts | None:
+        """What the server has counted of these statements; None where it counts none."""
+        return read_calls(self.connection, watched, self._forms)
 
     def now(self) -> float:
         """The database's clock."""

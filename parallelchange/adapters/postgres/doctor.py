@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from parallelchange.adapters.postgres.connection import Connection, connect, describe_url
+from parallelchange.adapters.postgres.sessions import read_connected
 from parallelchange.checks import Check, Section
 from parallelchange.errors import Unavailable
+from parallelchange.gates import Act, versions
+from parallelchange.model import Severity, Verdict
 from parallelchange.plan import Plan
 
 __all__ = ["check_database"]
@@ -53,7 +56,7 @@ _SERVER = (
         "stats",
         "our role sees whose sessions are open",
         "SELECT pg_has_role('pg_read_all_stats', 'USAGE'), 'role ' || current_user",
-        "GRANT pg_read_all_stats TO our role; else background workers count as sessions too",
+        "GRANT pg_read_all_stats TO our role; else whoever is neither version cannot be told from a background worker",
         warning=True,
     ),
     _Asked(
@@ -67,9 +70,9 @@ _SERVER = (
     ),
     _Asked(
         "extensions",
-        "pg_stat_statements is there to record statements from",
+        "pg_stat_statements is there: to record from, and to see that the old version's statements stand still",
         "SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_stat_statements'), 'no phase needs an extension'",
-        "CREATE EXTENSION pg_stat_statements, where there are no tests to record",
+        "CREATE EXTENSION pg_stat_statements; without it a statement that comes through a pooler is not seen",
         warning=True,
     ),
 )
@@ -129,6 +132,8 @@ def check_database(url: str, plan: Plan | None) -> Iterator[Check]:
         for asked in _SERVER:
             yield _ask(connection, asked)
         yield _clock(connection)
+        if plan is not None:
+            yield _clients(connection, plan)
         for table in plan.tables if plan else ():
             row = connection.execute(_OID, (table.schema, table.name))
             oid = (row.fetchone() or (None,))[0]
@@ -141,6 +146,22 @@ def check_database(url: str, plan: Plan | None) -> Iterator[Check]:
             yield there
             for asked in _TABLE if oid is not None else ():
                 yield _ask(connection, asked, oid, table=str(table))
+
+
+def _clients(connection: Connection, plan: Plan) -> Check:
+    """Who is connected now, as gate `versions` would judge it."""
+    change = plan.change
+    fact = versions.VersionsFact(*change.identities, change.clients, read_connected(connection), ())
+    result = versions.judge(fact, Act.SET_WEIGHT)
+    wrong = [finding for finding in result.findings if finding.severity is Severity.ERROR]
+    return _SECTION.told(
+        "clients",
+        "every session is a version's or is allowed",
+        holds=result.verdict is Verdict.PASS,
+        detail="; ".join(finding.message for finding in wrong),
+        remedy=wrong[0].remedy if wrong else "",
+        warning=True,
+    )
 
 
 def _ask(connection: Connection, asked: _Asked, *values: Any, table: str = "") -> Check:

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 from psycopg.types.json import Jsonb
 
-from parallelchange.adapters.postgres.connection import Connection, connect
+from parallelchange.adapters.postgres.connection import APPLICATION, Connection, connect
 from parallelchange.adapters.postgres.evidence import (
     append_evidence,
     keep_schema,
@@ -27,7 +27,7 @@ from parallelchange.ports import Record
 
 __all__ = ["LEDGER_HEAD", "PostgresLedger", "ensure_ledger", "migrations_path"]
 
-LEDGER_HEAD = "0002"
+LEDGER_HEAD = "0003"
 """Newest revision of the ledger's tables; a test holds it against `migrations/`."""
 
 _PATIENCE = 15.0
@@ -71,7 +71,9 @@ def ensure_ledger(connection: Connection, url: str) -> None:
 
     config = Config()
     config.set_main_option("script_location", str(migrations_path()).replace("%", "%%"))
-    engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(url), poolclass=NullPool)
+    engine = create_engine(
+        "postgresql+psycopg://", creator=lambda: psycopg.connect(url, application_name=APPLICATION), poolclass=NullPool
+    )
     try:
         with engine.connect() as session:
             # Two first users at once: the second waits, and then finds it done.
@@ -161,7 +163,7 @@ class PostgresLedger:
             return None
         row = self.connection.execute(
             "SELECT fence, weight, extract(epoch FROM weight_since)::float8, pending,"
-            " extract(epoch FROM contracted_at)::float8, aborted, old_seen, aborts"
+            " extract(epoch FROM contracted_at)::float8, aborted, old_seen, aborts, calls"
             " FROM parallelchange.change WHERE name = %s",
             (self.change,),
         ).fetchone()
@@ -176,8 +178,8 @@ class PostgresLedger:
             name: {"cursor": c, "rows": n, "total": t, "finished": f, "incarnation": i}
             for name, c, n, t, f, i in passes
         }
-        fence, weight, since, pending, contracted, aborted, seen, aborts = row
-        return Record(self.change, fence, weight, since, pending, contracted, aborted, backfills, seen, aborts)
+        fence, weight, since, pending, contracted, aborted, seen, aborts, calls = row
+        return Record(self.change, fence, weight, since, pending, contracted, aborted, backfills, seen, aborts, calls)
 
     def intend(self, act: str, **detail: Any) -> None:
         """Record what is about to be done."""
@@ -208,6 +210,10 @@ class PostgresLedger:
     def saw_old(self) -> None:
         """Record that the old version's sessions have been seen under the name it declares."""
         self.connection.execute("UPDATE parallelchange.change SET old_seen = true WHERE name = %s", (self.change,))
+
+    def keep_calls(self, sample: Mapping[str, Any]) -> None:
+        """Record what the server has counted of the old version's statements."""
+        self._update("calls = %s", Jsonb(dict(sample)))
 
     def _update(self, what: str, *values: Any) -> None:
         """Change the row, unless a later process has taken over."""

@@ -12,7 +12,7 @@ from psycopg.pq.abc import PGresult
 
 from parallelchange.adapters.postgres.connection import Connection
 from parallelchange.adapters.postgres.copying import copy_data, copy_target
-from parallelchange.adapters.postgres.sessions import Sessions
+from parallelchange.adapters.postgres.replay_sessions import Sessions
 from parallelchange.corpus import Corpus, Recorded, Step, Unit
 from parallelchange.errors import Unavailable
 from parallelchange.gates.execute import Outcome
