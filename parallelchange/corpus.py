@@ -32,6 +32,8 @@ class Recorded:
         columns: Its result's columns as `name type`; empty when it gives none.
         prepared: Whether a session prepared it by name, so that a changed result breaks it.
         where: Where it was recorded.
+        unasked: Why it cannot be prepared by itself: what it names is made by its own session, or was gone when the
+            recording ended. Its columns are empty where they are not known. Empty when it can be prepared.
     """
 
     sql: str
@@ -39,6 +41,7 @@ class Recorded:
     columns: tuple[str, ...] = ()
     prepared: bool = False
     where: str = ""
+    unasked: str = ""
 
     @cached_property
     def id(self) -> str:
@@ -164,7 +167,7 @@ def read_corpus(path: Path, version: str) -> Corpus:
 def _statement(raw: Any) -> Recorded:
     return Recorded(
         str(raw["sql"]), tuple(map(str, raw["types"])), tuple(map(str, raw["columns"])),
-        bool(raw["prepared"]), str(raw["where"]),
+        bool(raw["prepared"]), str(raw["where"]), str(raw.get("unasked", "")),
     )  # fmt: skip
 
 
@@ -183,7 +186,7 @@ def write_corpus(path: Path, corpus: Corpus) -> None:
     statements = [
         {
             "id": item.id, "sql": item.sql, "types": item.types, "columns": item.columns,
-            "prepared": item.prepared, "where": item.where,
+            "prepared": item.prepared, "where": item.where, **({"unasked": item.unasked} if item.unasked else {}),
         }
         for item in sorted(corpus.statements, key=lambda item: (item.sql, item.types))
     ]  # fmt: skip

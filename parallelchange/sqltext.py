@@ -11,20 +11,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["Kind", "Template", "Token", "fill", "kind_of", "split", "template", "tokens"]
+__all__ = ["Kind", "Template", "Token", "fill", "joined", "kind_of", "split", "template", "tokens", "unquoted"]
 
-# standard_conforming_strings is on everywhere since 9.1: a backslash is one only in E'…'.
+# standard_conforming_strings is on everywhere since 9.1: a backslash is one only in E'…'. PostgreSQL's own classes:
+# only ASCII space is space, only ASCII digits are digits, and every character beyond ASCII is one of an identifier.
 _TOKEN = re.compile(
     r"""
-    (?P<space>\s+|--[^\n\r]*)
+    (?P<space>[ \t\n\r\f\v]+|--[^\n\r]*)
   | (?P<comment>/\*)
-  | (?P<string>[eE]'(?:[^'\\]|\\.|'')*'|(?:[bBxXnN]|[uU]&)?'(?:[^']|'')*'
-      |\$\$.*?\$\$|\$(?P<tag>[^\W\d]\w*)\$.*?\$(?P=tag)\$)
-  | (?P<quoted>(?:[uU]&)?"(?:[^"]|"")*")
-  | (?P<parameter>\$\d+)
-  | (?P<number>0[xX][0-9a-fA-F_]+|0[oO][0-7_]+|0[bB][01_]+|(?:\d[\d_]*(?:\.(?!\.)[\d_]*)?|\.\d[\d_]*)(?:[eE][+-]?\d+)?)
-  | (?P<word>[^\W\d][\w$]*)
-  | (?P<sign>::|:=|.)
+  | (?P<string>[eE]'(?:[^'\\]|\\.|'')*+'|(?:[bBxXnN]|[uU]&)?'(?:[^']|'')*+'
+      |\$\$.*?\$\$|\$(?P<tag>[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_\x80-\U0010ffff]*)\$.*?\$(?P=tag)\$)
+  | (?P<quoted>(?:[uU]&)?"(?:[^"]|"")*+")
+  | (?P<parameter>\$[0-9]+)
+  | (?P<number>0[xX][0-9a-fA-F_]+|0[oO][0-7_]+|0[bB][01_]+
+      |(?:[0-9][0-9_]*(?:\.(?!\.)[0-9_]*)?|\.[0-9][0-9_]*)(?:[eE][+-]?[0-9]+)?)
+  | (?P<word>[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_$\x80-\U0010ffff]*)
+  | (?P<sign>::|:=|=>|.)
     """,
     re.VERBOSE | re.DOTALL,
 )
@@ -85,7 +87,8 @@ def _end_of_comment(sql: str, at: int) -> int:
     return len(sql)
 
 
-def _joined(found: Sequence[Token]) -> str:
+def joined(found: Sequence[Token]) -> str:
+    """Tokens as one text; what stood between two of them becomes one space."""
     parts: list[str] = []
     before = ""
     for token in found:
@@ -99,22 +102,23 @@ def _joined(found: Sequence[Token]) -> str:
 def split(sql: str) -> list[str]:
     """The statements of a text, without comments, each on one line but for what is in literals.
 
-    A semicolon in the body of a `BEGIN ATOMIC` function ends no statement.
+    A semicolon inside parentheses (`CREATE RULE`) or in the body of a `BEGIN ATOMIC` function ends no statement.
     """
     statements: list[list[Token]] = [[]]
-    depth, before = 0, ""
+    open_, depth, before = 0, 0, ""
     for token in tokens(sql):
         word = token.text.lower() if token.kind == "word" else token.text
         if word == "atomic" and before == "begin":
             depth = 1
-        elif depth:
+        elif depth and before not in ("as", "."):  # after these a keyword is but a name
             depth += (word == "case") - (word == "end")
-        if token.text == ";" and not depth:
+        open_ = max(0, open_ + (word == "(") - (word == ")"))
+        if word == ";" and not depth and not open_:
             statements.append([])
         else:
             statements[-1].append(token)
         before = word
-    return [_joined(found) for found in statements if found]
+    return [joined(found) for found in statements if found]
 
 
 def kind_of(sql: str) -> Kind:
@@ -126,6 +130,16 @@ def kind_of(sql: str) -> Kind:
     if first not in _READS:
         return Kind.UTILITY
     return Kind.READ if _MORE_THAN_READING.isdisjoint(words) else Kind.WRITE
+
+
+def unquoted(literal: str) -> str | None:
+    """What a string literal says; None for one whose escapes only the server reads (`E'…'`, `U&'…'`, `B'…'`)."""
+    if literal.startswith("'") and literal.endswith("'") and len(literal) > 1:
+        return literal[1:-1].replace("''", "'")
+    if literal.startswith("$"):
+        tag = literal[: literal.index("$", 1) + 1]
+        return literal[len(tag) : -len(tag)]
+    return None
 
 
 @dataclass(frozen=True)
@@ -150,12 +164,15 @@ def template(sql: str) -> Template:
     literals: list[str] = []
     kept: list[Token] = []
     for token in tokens(sql):
+        before = kept[-1].kind if kept else ""
         if token.kind in ("string", "number"):
             literals.append(token.text)
-            kept.append(Token("parameter", f"${len(literals)}", token.space))
+            # `interval'1 day'` has no space, and `interval$1` would be one word.
+            kept.append(Token("parameter", f"${len(literals)}", token.space or before in ("word", "parameter")))
         else:
-            kept.append(token)
-    return Template(_joined(kept), tuple(literals))
+            parted = token.space or (before == "parameter" and token.kind in ("word", "quoted"))
+            kept.append(Token(token.kind, token.text, parted))
+    return Template(joined(kept), tuple(literals))
 
 
 def fill(sql: str, literals: Sequence[str], *, first: int = 1) -> str:
@@ -171,4 +188,4 @@ def fill(sql: str, literals: Sequence[str], *, first: int = 1) -> str:
         number = int(token.text[1:]) - first if token.kind == "parameter" else -1
         return Token("string", literals[number], token.space) if 0 <= number < len(literals) else token
 
-    return _joined([value(token) for token in tokens(sql)])
+    return joined([value(token) for token in tokens(sql)])
