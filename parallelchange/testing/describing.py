@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import psycopg
 
-from parallelchange.adapters.postgres.connection import Connection, connect
-from parallelchange.adapters.postgres.statements import Describer
+from parallelchange.adapters.postgres.connection import connect
+from parallelchange.adapters.postgres.describing import SessionDescribe
+from parallelchange.errors import Busy
 from parallelchange.recording import Refused
 
-__all__ = ["Memory", "ScratchDescriber"]
+__all__ = ["Memory"]
 
 Shape = tuple[tuple[str, ...], tuple[str, ...]]
 """Columns as `name type`, and the types of the parameters."""
@@ -22,47 +23,6 @@ Asked = tuple[str, str, tuple[str, ...]]
 _LOCKED = (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled)
 
 
-class ScratchDescriber:
-    """Describes on a session of its own; `describing.Describe`.
-
-    Args:
-        url: The database.
-
-    Raises:
-        Unavailable: It does not answer.
-    """
-
-    def __init__(self, url: str) -> None:
-        # The app's fixtures may hold locks for as long as we wait.
-        self.connection: Connection = connect(url, lock_timeout="2s", statement_timeout="10s")
-        self._describer = Describer(self.connection)
-
-    def __call__(self, sql: str, types: Sequence[str]) -> Shape:
-        """Its columns and the types of its parameters."""
-        with self._refusing():
-            return self._describer.describe(sql, types)
-
-    def run(self, sql: str) -> None:
-        """Run a statement; the caller has begun a transaction, and rolls it back."""
-        with self._refusing():
-            self.connection.execute(sql.encode())
-
-    def close(self) -> None:
-        """End the session, and with it whatever it has not committed."""
-        self.connection.close()
-
-    @contextmanager
-    def _refusing(self) -> Iterator[None]:
-        try:
-            yield
-        except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled):
-            raise  # that tells of this moment, not of the statement
-        except psycopg.Error as error:
-            if self.connection.closed:
-                raise
-            raise Refused(str(error).splitlines()[0]) from None
-
-
 class Memory:
     """Remembers what was described while the database was there: an app's fixtures may drop it at the end.
 
@@ -70,13 +30,13 @@ class Memory:
     remembered with it.
 
     Args:
-        open_: Opens a session where something is asked that is not remembered; None where there is no database.
+        url: The database to ask what is not remembered; None where there is none.
     """
 
-    def __init__(self, open_: Callable[[], ScratchDescriber] | None = None) -> None:
+    def __init__(self, url: str | None = None) -> None:
         self.known: dict[Asked, Shape | str] = {}
-        self.open = open_
-        self._live: ScratchDescriber | None = None
+        self.url = url
+        self._live: SessionDescribe | None = None
         self._state = ""
         self._unsent: list[str] = []
 
@@ -87,7 +47,7 @@ class Memory:
     def run(self, sql: str) -> None:
         """Run a statement, unless what it did is remembered."""
 
-        def do(live: ScratchDescriber) -> Shape:
+        def do(live: SessionDescribe) -> Shape:
             live.run(sql)
             return (), ()
 
@@ -107,27 +67,30 @@ class Memory:
     def close(self) -> None:
         """End the session, if there is one."""
         if self._live is not None:
-            self._live.close()
+            self._live.connection.close()
             self._live = None
 
-    def _ask(self, asked: Asked, do: Callable[[ScratchDescriber], Shape]) -> Shape:
+    def _ask(self, asked: Asked, do: Callable[[SessionDescribe], Shape]) -> Shape:
         if asked not in self.known:
             live = self._session()
             try:
                 self.known[asked] = do(live)
             except Refused as refused:
+                if isinstance(refused.__cause__, (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled)):
+                    raise Busy(f"the app's own sessions hold locks on what it uses: {refused}") from None
                 self.known[asked] = str(refused)
         found = self.known[asked]
         if isinstance(found, str):
             raise Refused(found)
         return found
 
-    def _session(self) -> ScratchDescriber:
+    def _session(self) -> SessionDescribe:
         """A session that has run all that was run from memory."""
         if self._live is None:
-            if self.open is None:
+            if self.url is None:
                 raise LookupError("a statement was not described while its database was there")
-            self._live = self.open()
+            # The app's fixtures may hold locks for as long as we wait.
+            self._live = SessionDescribe(connect(self.url, lock_timeout="2s", statement_timeout="10s"))
         unsent, self._unsent = self._unsent, []
         for sql in unsent:
             with suppress(Refused):

@@ -13,12 +13,11 @@ import pytest
 from parallelchange.change import Version
 from parallelchange.corpus import write_corpus
 from parallelchange.errors import ParallelChangeError
-from parallelchange.recording import build_corpus
-from parallelchange.testing.describing import Memory, ScratchDescriber
+from parallelchange.recording import Event, Recording, build
+from parallelchange.testing.describing import Memory
 from parallelchange.testing.psycopg_hook import watch_psycopg
 from parallelchange.testing.recorder import Recorder, Sent, chosen
 from parallelchange.testing.sqlalchemy_hook import watch_sqlalchemy
-from parallelchange.transactions import Event
 
 __all__ = ["RecordingPlugin"]
 
@@ -121,24 +120,26 @@ class RecordingPlugin:
     def _chosen(self) -> tuple[list[Sent], str]:
         return chosen(self.recorder.sent, self.version.application_name)
 
-    def _build(self) -> Any:
+    def _build(self) -> Recording:
         sent, _ = self._chosen()
         if sent and sent[-1].session in self.recorder.urls:
-            url = self.recorder.urls[sent[-1].session]
-            self.memory.open = lambda: ScratchDescriber(url)
+            self.memory.url = self.recorder.urls[sent[-1].session]
         events = [
             Event(item.session, item.sql, item.values, (), item.prepared, item.sqlstate, item.where) for item in sent
         ]
-        return build_corpus(self.version.name, events, self.memory)
+        return build(self.version.name, events, self.memory)
 
     def _write(self) -> None:
-        corpus = self._build()
+        recording = self._build()
+        corpus = recording.corpus
         _, told = self._chosen()
         if not corpus.statements:
             self.recorder.fail("no statement of the app itself was seen")
             return
         write_corpus(self.target, corpus)
         self.told += [told] if told else []
+        self.told += [f"left out: {count} {what}" for what, count in recording.left_out.items()]
+        self.told += [f"redacted: {count} by {rule}" for rule, count in recording.redacted.items()]
         self.told.append(
             f"recorded {len(corpus.statements)} statements of {self.version.name},"
             f" {len(corpus.units)} units of work: {self.target}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from psycopg.conninfo import make_conninfo
@@ -94,7 +95,7 @@ class _Hook:
             if connection is None or not self.watches(connection):
                 return
             sqlstate = getattr(error, "pgcode", None)
-            query = getattr(context.cursor, "query", None) if context.statement else None
+            query = getattr(getattr(error, "cursor", None), "query", None) if context.statement else None
             if query:
                 self.note(connection, query.decode(_encoding(connection)), sqlstate)
             elif sqlstate:
@@ -108,7 +109,5 @@ def _autocommit(connection: Connection) -> bool:
 
 
 def _encoding(connection: Connection) -> str:
-    from psycopg2.extensions import encodings
-
     driver: Any = connection.connection.dbapi_connection
-    return str(encodings[driver.encoding])
+    return str(import_module("psycopg2.extensions").encodings[driver.encoding])

@@ -8,17 +8,20 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import psycopg
 import pytest
 from psycopg import sql
 from psycopg.types.json import Jsonb
 from sqlalchemy import create_engine, text
+from sqlalchemy.exc import IntegrityError
 
 from parallelchange.local.postgres import EmbeddedPostgres, scratch_postgres
 from parallelchange.testing.psycopg_hook import watch_psycopg
 from parallelchange.testing.recorder import Recorder
+from parallelchange.testing.sqlalchemy_hook import _Hook as _SqlalchemyHook
 from parallelchange.testing.sqlalchemy_hook import watch_sqlalchemy
 
 LOG = {"log_destination": "jsonlog", "logging_collector": "on", "log_directory": "jsonlog", "log_statement": "all"}
@@ -62,6 +65,12 @@ class Watched:
                     given = tuple(None if m[1] is None else m[1].replace("''", "'") for m in _VALUE.finditer(values))
                     found.append([match["sql"], given, match["name"] not in (None, "<unnamed>"), ""])
         return [tuple(line) for line in found]  # type: ignore[misc]
+
+    def wait(self) -> None:
+        """The server writes its log in a process of its own."""
+        deadline = time.monotonic() + 5
+        while len(self.logged()) < len(self.recorded()) and time.monotonic() < deadline:
+            time.sleep(0.01)
 
     def recorded(self) -> list[Line]:
         """The same, as the hooks saw it."""
@@ -244,12 +253,45 @@ PATHS = {
 @pytest.mark.parametrize("path", PATHS)
 def test_the_hook_sees_what_the_server_was_sent(watched: Watched, path: str) -> None:
     PATHS[path](watched)
-    recorded = watched.recorded()
-    deadline = time.monotonic() + 5
-    while len(watched.logged()) < len(recorded) and time.monotonic() < deadline:
-        time.sleep(0.01)  # the server writes its log in a process of its own
-    assert recorded == watched.logged()
-    assert recorded
+    watched.wait()
+    assert watched.recorded() == watched.logged()
+    assert watched.recorded()
+
+
+def test_psycopg2_is_seen_through_its_engines(watched: Watched) -> None:
+    pytest.importorskip("psycopg2")
+    engine = create_engine(
+        watched.url.replace("postgresql:", "postgresql+psycopg2:", 1), connect_args={"application_name": "app"}
+    )
+    rows = [{"id": number, "a": f"it's {number} %"} for number in range(3)]
+    with engine.begin() as connection:
+        connection.execute(text("SELECT 'begin'"))
+        connection.execute(text("INSERT INTO t (id, a) VALUES (:id, :a)"), rows)
+        connection.execute(text("UPDATE t SET a = :a WHERE id = :id"), rows[:2])
+        with pytest.raises(IntegrityError), connection.begin_nested():
+            connection.execute(text("INSERT INTO t (id) VALUES (1)"))
+        connection.execute(text("SELECT a FROM t WHERE id = :id"), {"id": 1})
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("SELECT 1"))
+    with engine.connect() as connection:
+        connection.execute(text("DELETE FROM t WHERE id = 2"))
+    with pytest.raises(IntegrityError), engine.begin() as connection:
+        connection.execute(text("INSERT INTO child VALUES (99)"))
+    engine.dispose()
+    watched.wait()
+    # Before the first statement SQLAlchemy asks the server who it is, which only the server sees.
+    logged = watched.logged()
+    first = next(number for number, line in enumerate(logged) if line[0] == "SELECT 'begin'")
+    # An engine does not tell in which words its driver begins a transaction.
+    told = [("BEGIN", *line[1:]) if line[0].startswith("BEGIN") else line for line in logged[first - 1 :]]
+    assert watched.recorded() == told
+
+
+def test_a_driver_that_cannot_be_watched_fails_the_recording(watched: Watched) -> None:
+    hook = _SqlalchemyHook(watched.recorder)
+    connection = SimpleNamespace(dialect=SimpleNamespace(name="postgresql", driver="asyncpg"))
+    hook.command(cast("Any", connection), "BEGIN")
+    assert "asyncpg" in watched.recorder.errors[0]
 
 
 def test_everything_is_as_before_when_it_ends(watched: Watched) -> None:
