@@ -33,6 +33,7 @@ __all__ = ["ChangeDatabases", "ScratchDatabase", "ScratchServer", "Seed", "read_
 Seed = Callable[[psycopg.Connection[TupleRow]], object]
 """Fills the tables of the base schema; what it does is committed."""
 
+_ELSEWHERE = ("PGHOSTADDR", "PGSERVICE")
 _BEFORE = {State.EXPANDED: State.BASE, State.CONTRACTED: State.EXPANDED}
 
 
@@ -90,7 +91,13 @@ class ScratchServer:
 
         Raises:
             Unavailable: It does not start.
+            UsageError: The environment would lead sessions to another server.
         """
+        for variable in _ELSEWHERE:
+            if os.environ.get(variable):
+                raise UsageError(
+                    f"{variable} is set, and libpq would follow it away from the scratch server", hint="unset it"
+                )
         with scratch_postgres() as postgres:
             yield cls(postgres)
 

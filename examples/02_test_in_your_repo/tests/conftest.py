@@ -1,5 +1,7 @@
 """Rows that every test database begins with."""
 
+from collections.abc import Callable
+
 import psycopg
 import pytest
 
@@ -13,5 +15,5 @@ def fill(connection: psycopg.Connection) -> None:
 
 
 @pytest.fixture(scope="session")
-def parallelchange_seed():
+def parallelchange_seed() -> Callable[[psycopg.Connection], None]:
     return fill

@@ -6,8 +6,10 @@ import sys
 import pytest
 from library import v1, v2
 
+from parallelchange.testing.databases import ChangeDatabases
 
-def test_both_versions_read_what_the_other_writes(parallelchange):
+
+def test_both_versions_read_what_the_other_writes(parallelchange: ChangeDatabases) -> None:
     db = parallelchange.expanded()
     with db.connect("old", autocommit=True) as old, db.connect("new", autocommit=True) as new:
         first, second = v1.join(old, "111"), v2.join(new, "222")
@@ -21,7 +23,7 @@ def test_both_versions_read_what_the_other_writes(parallelchange):
 @pytest.mark.parametrize(
     ("state", "version"), [("base", "old"), ("expanded", "old"), ("expanded", "new"), ("contracted", "new")]
 )
-def test_the_apps_own_tests_pass(parallelchange, state, version):
+def test_the_apps_own_tests_pass(parallelchange: ChangeDatabases, state: str, version: str) -> None:
     """In a process of its own, as an app in any language would run them."""
     db = getattr(parallelchange, state)()
     module = {"old": "test_v1.py", "new": "test_v2.py"}[version]
@@ -31,5 +33,5 @@ def test_the_apps_own_tests_pass(parallelchange, state, version):
 
 
 @pytest.mark.parametrize("version", ["old", "new"])
-def test_recorded_statements_work_on_the_expanded_schema(parallelchange, version):
+def test_recorded_statements_work_on_the_expanded_schema(parallelchange: ChangeDatabases, version: str) -> None:
     parallelchange.expanded().check_statements(version)
