@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-
-import psycopg
 
 from parallelchange.adapters.postgres.connection import connect
 from parallelchange.adapters.postgres.describing import SessionDescribe
@@ -15,12 +14,13 @@ from parallelchange.recording import Refused
 
 __all__ = ["Memory"]
 
+_LOCK_TIMEOUT = 2
+"""Seconds."""
+
 Shape = tuple[tuple[str, ...], tuple[str, ...]]
 """Columns as `name type`, and the types of the parameters."""
 Asked = tuple[str, str, tuple[str, ...]]
 """What was run before in the same transaction, the statement, and the types of its parameters."""
-
-_LOCKED = (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled)
 
 
 class Memory:
@@ -65,7 +65,9 @@ class Memory:
             self._ask(asked, do)
 
     def close(self) -> None:
-        """End the session, if there is one."""
+        """End the session, if there is one, and whatever was under way in it."""
+        self._state = ""
+        self._unsent.clear()
         if self._live is not None:
             self._live.connection.close()
             self._live = None
@@ -73,10 +75,12 @@ class Memory:
     def _ask(self, asked: Asked, do: Callable[[SessionDescribe], Shape]) -> Shape:
         if asked not in self.known:
             live = self._session()
+            begun = time.monotonic()
             try:
                 self.known[asked] = do(live)
             except Refused as refused:
-                if isinstance(refused.__cause__, (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled)):
+                # By the clock, for what the server says of it is in the server's language.
+                if time.monotonic() - begun >= _LOCK_TIMEOUT:
                     raise Busy(f"the app's own sessions hold locks on what it uses: {refused}") from None
                 self.known[asked] = str(refused)
         found = self.known[asked]
@@ -90,7 +94,7 @@ class Memory:
             if self.url is None:
                 raise LookupError("a statement was not described while its database was there")
             # The app's fixtures may hold locks for as long as we wait.
-            self._live = SessionDescribe(connect(self.url, lock_timeout="2s", statement_timeout="10s"))
+            self._live = SessionDescribe(connect(self.url, lock_timeout=f"{_LOCK_TIMEOUT}s", statement_timeout="10s"))
         unsent, self._unsent = self._unsent, []
         for sql in unsent:
             with suppress(Refused):

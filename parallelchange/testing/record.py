@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ class RecordingPlugin:
         self.recorder = Recorder(f"{worker}." if worker else "")
         self.memory = Memory()
         self.told: list[str] = []
+        self._texts: set[str] = set()
+        self._looked_at = 0
         self._parts: dict[str, Any] = {}
         self._restore: list[Callable[[], None]] = []
 
@@ -61,14 +64,15 @@ class RecordingPlugin:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_teardown(self, nextitem: pytest.Item | None) -> None:
-        """Describe the statements before the fixtures of the last test are gone, and the database with them."""
-        if nextitem is None:
-            try:
-                self._build()
-            except (ParallelChangeError, psycopg.Error):
-                pass  # the end will tell, if it still is so
-            finally:
-                self.memory.close()
+        """Describe what this test was the first to send before its fixtures are gone, and the database with them."""
+        since, self._looked_at = self.recorder.sent[self._looked_at :], len(self.recorder.sent)
+        new = {item.sql for item in since} - self._texts
+        self._texts |= new
+        if new or nextitem is None:
+            # Where the database does not answer now, the end will tell if that is still so.
+            with self.recorder.guarded(), suppress(ParallelChangeError, psycopg.Error):
+                self._build(self._chosen(since if nextitem else self.recorder.sent)[0])
+            self.memory.close()
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: Any) -> None:
@@ -86,7 +90,7 @@ class RecordingPlugin:
         self.stop()
         if self.worker:
             with self.recorder.guarded():
-                self._build()
+                self._build(self._chosen(self.recorder.sent)[0])
             self.memory.close()
             session.config.workeroutput["parallelchange"] = self._part()  # type: ignore[attr-defined]
             return
@@ -117,11 +121,10 @@ class RecordingPlugin:
             return "; ".join(self.recorder.errors)
         return "" if self.recorder.sent else "no statement was seen, of psycopg 3 or of an SQLAlchemy engine"
 
-    def _chosen(self) -> tuple[list[Sent], str]:
-        return chosen(self.recorder.sent, self.version.application_name)
+    def _chosen(self, sent: Sequence[Sent]) -> tuple[list[Sent], str]:
+        return chosen(sent, self.version.application_name)
 
-    def _build(self) -> Recording:
-        sent, _ = self._chosen()
+    def _build(self, sent: Sequence[Sent]) -> Recording:
         if sent and sent[-1].session in self.recorder.urls:
             self.memory.url = self.recorder.urls[sent[-1].session]
         events = [
@@ -130,9 +133,9 @@ class RecordingPlugin:
         return build(self.version.name, events, self.memory)
 
     def _write(self) -> None:
-        recording = self._build()
+        sent, told = self._chosen(self.recorder.sent)
+        recording = self._build(sent)
         corpus = recording.corpus
-        _, told = self._chosen()
         if not corpus.statements:
             self.recorder.fail("no statement of the app itself was seen")
             return

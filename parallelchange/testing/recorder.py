@@ -131,7 +131,9 @@ class Recorder:
     def drop(self, sent: Sent) -> None:
         """It was never run: a statement before it in its pipeline failed."""
         with self._lock:
-            self.sent.remove(sent)
+            # By identity, from the end: the same may well have been sent, and run, before.
+            number = next(number for number in range(len(self.sent) - 1, -1, -1) if self.sent[number] is sent)
+            del self.sent[number]
 
 
 def chosen(sent: Sequence[Sent], application: str | None) -> tuple[list[Sent], str]:
