@@ -18,6 +18,7 @@ __all__ = ["Describe", "Event", "Recording", "Refused", "build", "build_corpus"]
 
 # Of these the literals are values; of other utility statements they are part of what is defined.
 _WITH_VALUES = frozenset({"set", "notify", "fetch", "move", "call"})
+_SAVEPOINTS = (("savepoint",), ("release",), ("rollback",))
 _LOOKUPS = ("search_path", "role", "authorization")
 
 
@@ -75,11 +76,7 @@ class _Work:
         number = self._sessions.setdefault(transaction.session, len(self._sessions) + 1)
         draft = Draft(number, [], transaction.end)
         before = self._lookup.get(transaction.session, ())
-        for sent in transaction.sent:
-            reason = not_the_apps(sent.sql)
-            if reason:
-                self.left_out[reason] += 1
-                continue
+        for sent in self._the_apps(transaction):
             self._step(draft, transaction.session, sent)
         if transaction.end == "rollback":
             self._lookup[transaction.session] = before
@@ -88,6 +85,16 @@ class _Work:
             self._lookup[transaction.session] = tuple(s for s in kept if opening(s, 2) != ("set", "local"))
         if draft.steps:
             self.drafts.append(draft)
+
+    def _the_apps(self, transaction: Transaction) -> list[Sent]:
+        kept = []
+        for sent in transaction.sent:
+            reason = not_the_apps(sent.sql)
+            self.left_out[reason] += bool(reason)
+            if not reason:
+                kept.append(sent)
+        # A driver puts savepoints around its own questions.
+        return [] if all(opening(sent.sql, 1) in _SAVEPOINTS for sent in kept) else kept
 
     def _step(self, draft: Draft, session: str, sent: Sent) -> None:
         lookup = self._lookup.get(session, ())
@@ -134,7 +141,7 @@ class _Work:
         kept, cut = thin(units, statements)
         self.left_out.update(cut)
         corpus = Corpus(version, tuple(sorted(statements.values(), key=lambda item: (item.sql, item.types))), kept)
-        return Recording(corpus, dict(+self.redaction.counts), dict(+self.left_out))
+        return Recording(corpus, dict(+self.redaction.counts), dict(sorted((+self.left_out).items())))
 
     def _unit(self, draft: Draft, recorded: Mapping[int, Recorded]) -> Unit:
         steps = []

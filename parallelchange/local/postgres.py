@@ -1,4 +1,4 @@
-"""PostgreSQL from a wheel: nothing to install, no container, reached by a unix socket only."""
+"""PostgreSQL from a wheel: nothing to install, no container, reached by a unix socket, by TCP only where asked for."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import psycopg
 from psycopg import sql
 
 from parallelchange.errors import Unavailable
-from parallelchange.local.process import last_lines
+from parallelchange.local.process import LOOPBACK, last_lines
 
 __all__ = ["EmbeddedPostgres", "scratch_postgres"]
 
@@ -30,6 +30,7 @@ _SCRATCH = "parallelchange-pg-"
 _RELAXED = MappingProxyType({"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"})
 _QUIET: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
 _NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
+_HBA = f"local all all trust\nhost all all {LOOPBACK}/32 scram-sha-256\n"
 _ATTEMPTS = 3
 _RELOAD_LIMIT = 5.0
 _STOP_LIMIT = 60.0
@@ -106,11 +107,32 @@ class EmbeddedPostgres:
         Raises:
             Unavailable: It does not start again.
         """
-        self._pg_ctl("restart", "-m", "fast", "-l", str(self.log))
+        self._restart()
+
+    def _restart(self, *options: str) -> None:
+        self._pg_ctl("restart", "-m", "fast", "-l", str(self.log), *options)
         try:
             self._running.ensure_postgres_running()
         except (AssertionError, OSError, subprocess.SubprocessError) as error:
             raise self._failed("did not start again", error) from error
+
+    def listen(self, port: int, password: str) -> None:
+        """Restart the server so that it listens on this machine's loopback as well, and wants a password there.
+
+        Args:
+            port: A free one.
+            password: Of `postgres`, by TCP; kept as a SCRAM verifier.
+
+        Raises:
+            Unavailable: It does not start again.
+        """
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            # Made into a verifier here: the server may be logging its statements.
+            verifier = connection.pgconn.encrypt_password(password.encode(), b"postgres", b"scram-sha-256").decode()
+            connection.execute(sql.SQL("ALTER ROLE postgres PASSWORD {}").format(sql.Literal(verifier)))
+        (self.data_dir / "pg_hba.conf").write_text(_HBA)
+        folder = self._running.get_postmaster_info().socket_dir
+        self._restart("-o", f'-h "{LOOPBACK}" -p {port} -k {folder}')
 
     def stop(self) -> None:
         """Leave the server, which ends when nobody else uses it; calling this twice does no harm."""

@@ -2,159 +2,274 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
+import secrets
+import shlex
 import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
-from parallelchange.adapters.postgres.connection import connect
-from parallelchange.adapters.postgres.database import PostgresDatabase
-from parallelchange.adapters.postgres.ledger import PostgresLedger
-from parallelchange.adapters.postgres.revisions import Revisions
-from parallelchange.adapters.postgres.statements import Describer
-from parallelchange.change import Version
-from parallelchange.corpus import Corpus, Recorded, Step, Unit
+from parallelchange.adapters.postgres.connection import APPLICATION, connect
+from parallelchange.adapters.postgres.describing import describing
+from parallelchange.adapters.postgres.log import LogEntry, Logged, json_entries, read_file, read_log
+from parallelchange.adapters.postgres.statistics import read_statistics
 from parallelchange.errors import Blocked, Unavailable
 from parallelchange.local.postgres import EmbeddedPostgres, scratch_postgres
-from parallelchange.model import Phase
-from parallelchange.plan import Plan
+from parallelchange.local.process import LOOPBACK, ReservedPort
+from parallelchange.local.schemas import Schema
+from parallelchange.recording import Recording, build
+from parallelchange.redact import Redaction
 
-__all__ = ["parse_log", "record"]
+__all__ = ["Job", "record", "record_log", "record_statistics"]
 
-_JSONLOG = {
+_DATABASE = "recording"
+_SETTINGS = {
     "log_destination": "jsonlog",
     "logging_collector": "on",
-    "log_directory": "jsonlog",
+    "log_directory": "jsonlog",  # not `log`: that is the server's own file
+    "log_filename": "recording.log",
+    "log_rotation_age": "0",
+    "log_rotation_size": "0",
     "log_statement": "all",
+    "log_parameter_max_length": "-1",
+    "log_duration": "off",
+    "lc_messages": "C",
 }
-_MESSAGE = re.compile(r"(?:execute (?P<name>[^:]+)|statement): (?P<sql>.*)", re.DOTALL)
-_PARAMETER = re.compile(r"\$\d+ = (?:'((?:[^']|'')*)'|NULL)")
-# What a driver or a test sends around the app's own statements, or what cannot be prepared.
-_LEFT_OUT = re.compile(
-    r"\s*(begin|commit|rollback|savepoint|release|start transaction|set|reset|show|deallocate|discard|select"
-    r" pg_catalog\.version|select current_schema|explain|listen|unlisten|notify|copy|prepare|execute|vacuum|analyze)\b",
-    re.IGNORECASE,
+_MISLEADING = ("PGSERVICE", "PGSERVICEFILE", "PGHOSTADDR", "PGPASSFILE", "PGOPTIONS", "PGSSLMODE")
+_OTHERS = (
+    "SELECT count(*)::int FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+    " AND state IS DISTINCT FROM 'idle'"
 )
-_SETS = 4
-_LONGEST = 2000
+_TAIL = 15
+_PATIENCE = 10.0  # seconds the log may lag behind
+_LEFT = 3.0  # seconds for what still runs in the server when the command has ended
 
 
-@dataclass
-class _Seen:
-    prepared: bool = False
-    parameters: list[tuple[str | None, ...]] = field(default_factory=list)
-
-
-def parse_log(lines: Iterable[str], application_name: str, database: str) -> dict[str, _Seen]:
-    """Read a PostgreSQL JSON log.
+@dataclass(frozen=True)
+class Job:
+    """What is to be recorded.
 
     Args:
-        lines: Its lines.
-        application_name: Whose statements are wanted.
-        database: Sent to which database.
-
-    Returns:
-        Statement text to how it was sent.
+        version: The version's name.
+        schema: What the scratch database begins with.
+        command: The app's tests.
+        setup: Run first, to fill the tables; none when empty.
+        cwd: Folder both run in.
+        application_name: Whose sessions count; None for every session the command opens.
+        redaction: What must not reach the file.
+        say: Told what happens.
+        echo: Given the command's output as it comes.
     """
-    found: dict[str, _Seen] = {}
-    for line in lines:
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue  # the last line of a log that is still written
-        if entry.get("application_name") != application_name or entry.get("dbname") != database:
-            continue
-        match = _MESSAGE.fullmatch(entry.get("message", ""))
-        if match is None or _LEFT_OUT.match(match["sql"]):
-            continue
-        seen = found.setdefault(match["sql"].strip().rstrip(";"), _Seen())
-        seen.prepared = seen.prepared or match["name"] not in (None, "<unnamed>")
-        values = tuple(_parameters(entry.get("detail", "")))
-        small = sum(len(value or "") for value in values) <= _LONGEST
-        if values not in seen.parameters and len(seen.parameters) < _SETS and small:
-            seen.parameters.append(values)
-    return found
+
+    version: str
+    schema: Schema
+    command: Sequence[str] = ()
+    setup: Sequence[str] = ()
+    cwd: Path = field(default_factory=Path.cwd)
+    application_name: str | None = None
+    redaction: Redaction = field(default_factory=Redaction)
+    say: Callable[[str], None] = lambda _what: None
+    echo: Callable[[bytes], None] = lambda _output: None
+
+    def wanted(self, entry: LogEntry) -> bool:
+        """Whether a line of a log is of a session that counts."""
+        name = entry.get("application_name") or ""
+        return name == self.application_name if self.application_name else not name.startswith(APPLICATION)
 
 
-def _parameters(detail: str) -> Iterator[str | None]:
-    _, _, values = detail.partition(": ")
-    for match in _PARAMETER.finditer(values):
-        yield None if match[1] is None else match[1].replace("''", "'")
-
-
-def record(
-    plan: Plan, version: Version, ini: Path, command: Sequence[str], *, setup: Sequence[str] = (), cwd: Path
-) -> Corpus:
-    """Run a command on a scratch PostgreSQL with the schema at the version, and keep what it sends.
-
-    Args:
-        plan: The plan of the change the version belongs to.
-        version: Old: recorded on the schema before the change. New: on the expanded one.
-        ini: The repository's `alembic.ini`.
-        command: The app's tests; they find the database in DATABASE_URL.
-        setup: Run first, to fill the tables.
-        cwd: Folder the commands run in.
+def record(job: Job) -> Recording:
+    """Run a command on a scratch PostgreSQL, and keep what it sends.
 
     Raises:
         Blocked: A command failed, or no statement was seen.
         Unavailable: There is no embedded PostgreSQL.
+        InvalidFile: The schema's file cannot be used.
     """
-    if not version.application_name:
-        raise Unavailable(
-            f"{version.name} declares no application_name, by which its statements are told",
-            hint="add it to the change file",
-        )
-    with scratch_postgres(_JSONLOG) as server:
-        url = server.create_database("recording")
-        Revisions(url, plan, ini).to_base()
-        if setup:
-            _run(setup, url, cwd)
-        if version.name == plan.change.new.name:
-            _expand(plan, url, ini)
-        _run(command, url, cwd)
-        seen = parse_log(_log_lines(server), version.application_name, "recording")
-        statements = tuple(_describe(url, seen, " ".join(command)))
-        sent = ((s, values) for s in statements for values in seen[s.sql].parameters if len(values) == len(s.types))
-        corpus = Corpus(version.name, statements, tuple(Unit(1, (Step(s.id, values),)) for s, values in sent))
-    if not corpus.statements:
-        raise Blocked(
-            f"no statement with application_name {version.application_name} was seen",
-            hint="does the command use DATABASE_URL, and the app its own application_name?",
-        )
-    return corpus
-
-
-def _expand(plan: Plan, url: str, ini: Path) -> None:
-    ledger, database = PostgresLedger(url, plan.change.name), PostgresDatabase(url, plan, ini)
+    port, password = ReservedPort(), secrets.token_hex(16)
+    job.say("starting PostgreSQL")
     try:
-        ledger.open()
-        database.apply(Phase.EXPAND)
-        database.backfill(lambda _what, _done, _total: None)
+        with scratch_postgres(_SETTINGS) as server:
+            server.listen(port.number, password)
+            url = server.create_database(_DATABASE)
+            job.schema.lay(url)
+            env = _environment(job, port.number, password)
+            if job.setup:
+                job.say(f"running {shlex.join(job.setup)}")
+                _run(job.setup, job, {k: v for k, v in env.items() if k != "PGAPPNAME"})
+            job.schema.finish(url)
+            begin = _mark(url)
+            job.say(f"recording {shlex.join(job.command)}")
+            _run(job.command, job, env)
+            _wait_for_others(url)
+            entries = _between(server, begin, _mark(url))
+            logged = read_log(entries, wanted=job.wanted, whole=True)
+            job.say(f"describing what it sent: {len(logged.events):,} times")
+            return _made(job, logged, server, shlex.join(job.command))
     finally:
-        ledger.close()
-        database.close()
+        port.release()
 
 
-def _run(command: Sequence[str], url: str, cwd: Path) -> None:
-    done = subprocess.run(
-        command, cwd=cwd, env={**os.environ, "DATABASE_URL": url}, check=False, capture_output=True, text=True
+def record_log(job: Job, paths: Sequence[Path], url: str | None) -> Recording:
+    """Make a corpus of a server's logs.
+
+    Args:
+        job: What to record; it has no command.
+        paths: The logs, oldest first.
+        url: A database with the schema, on which statements are described and nothing is run; None for a scratch one.
+
+    Raises:
+        InvalidFile: A log cannot be read.
+        Blocked: There is no statement in them.
+        Unavailable: There is no server to describe them.
+    """
+    entries = (entry for path in paths for entry in read_file(path))
+    logged = read_log(entries, wanted=job.wanted, whole=False)
+    where = ", ".join(path.name for path in paths)
+    if url is not None:
+        with describing(url, defines=False) as describe:
+            recording = build(job.version, logged.events, describe, where=where, redaction=job.redaction)
+    else:
+        job.say("starting PostgreSQL")
+        with scratch_postgres() as server:
+            scratch = server.create_database(_DATABASE)
+            job.schema.lay(scratch)
+            job.schema.finish(scratch)
+            recording = _made(job, logged, server, where)
+    if logged.cut:
+        told = {"sendings whose parameters the log had cut (log_parameter_max_length)": logged.cut}
+        recording = Recording(recording.corpus, recording.redacted, {**recording.left_out, **told})
+    return _with_something(recording, f"in {where}", job)
+
+
+def record_statistics(job: Job, url: str) -> Recording:
+    """Make a corpus, without values, of a server's pg_stat_statements.
+
+    Raises:
+        Unavailable: The server does not answer, or has no pg_stat_statements.
+        Blocked: There is no statement in it.
+    """
+    events, utility = read_statistics(url)
+    with describing(url, defines=False) as describe:
+        recording = build(job.version, events, describe, where="pg_stat_statements", redaction=job.redaction)
+    told = {"utility statements, whose order pg_stat_statements does not tell": utility} if utility else {}
+    recording = Recording(recording.corpus, recording.redacted, {**recording.left_out, **told})
+    return _with_something(recording, "in pg_stat_statements", job)
+
+
+def _made(job: Job, logged: Logged, server: EmbeddedPostgres, where: str) -> Recording:
+    """A corpus of what was logged, described where most of it was sent, if that database is still there."""
+    with connect(server.url()) as connection:
+        there = {str(row[0]) for row in connection.execute("SELECT datname FROM pg_database WHERE datallowconn")}
+    database = next((name for name, _ in logged.databases.most_common() if name in there), _DATABASE)
+    with describing(server.url(database)) as describe:
+        recording = build(job.version, logged.events, describe, where=where, redaction=job.redaction)
+    return _with_something(recording, "", job)
+
+
+def _with_something(recording: Recording, where: str, job: Job) -> Recording:
+    if recording.corpus.statements:
+        return recording
+    whose = f" with application_name {job.application_name}" if job.application_name else ""
+    raise Blocked(
+        f"no statement{whose} was seen{' ' + where if where else ''}",
+        hint="does the command use DATABASE_URL, and the app its own application_name?"
+        if job.command
+        else "are statements and durations logged there, and is the application_name the app's?",
     )
-    if done.returncode:
-        tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
-        raise Blocked(f"`{' '.join(command)}` exited {done.returncode}, so nothing was recorded:\n{tail}")
 
 
-def _log_lines(server: EmbeddedPostgres) -> Iterator[str]:
-    for path in sorted((server.data_dir / "jsonlog").glob("*.json")):
-        yield from path.read_text(encoding="utf-8", errors="replace").splitlines()
+def _environment(job: Job, port: int, password: str) -> Mapping[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in _MISLEADING}
+    url = f"postgresql://postgres:{password}@{LOOPBACK}:{port}/{_DATABASE}"
+    return {
+        **kept,
+        "DATABASE_URL": url,
+        "PGHOST": LOOPBACK,
+        "PGPORT": str(port),
+        "PGUSER": "postgres",
+        "PGPASSWORD": password,
+        "PGDATABASE": _DATABASE,
+        "PGAPPNAME": job.application_name or job.version,
+    }
 
 
-def _describe(url: str, seen: dict[str, _Seen], where: str) -> Iterator[Recorded]:
+def _run(command: Sequence[str], job: Job, env: Mapping[str, str]) -> None:
+    """Run a command, its output passed on as it comes.
+
+    Raises:
+        Blocked: It failed.
+        Unavailable: There is no such command.
+    """
+    try:
+        process = subprocess.Popen(
+            command, cwd=job.cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+    except OSError as error:
+        raise Unavailable(f"{command[0]} cannot be started: {error.strerror or error}") from None
+    assert process.stdout is not None
+    tail: deque[bytes] = deque(maxlen=_TAIL)
+    reader = threading.Thread(target=_pass_on, args=(process.stdout, job.echo, tail), daemon=True)
+    reader.start()
+    try:
+        code = process.wait()
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    reader.join(_LEFT)  # what it left running may hold its output open
+    if code:
+        told = b"".join(tail).decode(errors="replace").strip()
+        raise Blocked(f"`{shlex.join(command)}` exited {code}, so nothing was recorded:\n{told}")
+
+
+def _pass_on(output: IO[bytes], echo: Callable[[bytes], None], tail: deque[bytes]) -> None:
+    with output:
+        for line in output:
+            tail.append(line)
+            echo(line)
+
+
+def _wait_for_others(url: str) -> None:
+    """A client may be gone while the server still works off what it sent."""
+    deadline = time.monotonic() + _LEFT
     with connect(url) as connection:
-        describer = Describer(connection)
-        for sql in sorted(seen):
-            columns, types = describer.describe(sql, ())
-            yield Recorded(sql, types, columns, seen[sql].prepared, where)
+        while connection.execute(_OTHERS).fetchone() != (0,) and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+
+def _mark(url: str) -> str:
+    """Write a mark into the log and answer it."""
+    mark = f"SELECT 'mark {secrets.token_hex(8)}'"
+    with connect(url) as connection:
+        connection.execute(mark.encode())
+    return mark
+
+
+def _between(server: EmbeddedPostgres, begin: str, end: str) -> Iterator[LogEntry]:
+    """The lines between two marks.
+
+    Raises:
+        Unavailable: They are not in the log.
+    """
+    path = server.data_dir / "jsonlog" / "recording.json"
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if f"statement: {end}" in text:
+            break
+        if time.monotonic() > deadline:
+            raise Unavailable(f"the log of the PostgreSQL in {server.data_dir} lags behind, or is gone")
+        time.sleep(0.05)
+    inside = False
+    for entry in json_entries(text.splitlines()):
+        message = entry.get("message")
+        if message == f"statement: {end}":
+            return
+        if inside:
+            yield entry
+        inside = inside or message == f"statement: {begin}"

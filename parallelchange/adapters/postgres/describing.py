@@ -11,11 +11,13 @@ import psycopg
 from parallelchange.adapters.postgres.connection import Connection, connect
 from parallelchange.adapters.postgres.statements import Describer
 from parallelchange.recording import Refused
+from parallelchange.transactions import opening
 
 __all__ = ["SessionDescribe", "describing"]
 
 _UNTOLD = re.compile(r"could not determine data type of parameter \$(\d+)")
 _LOCK_TIMEOUT = "2s"
+_HARMLESS = frozenset({"begin", "rollback", "savepoint", "release", "set", "reset"})
 
 
 class SessionDescribe:
@@ -23,10 +25,12 @@ class SessionDescribe:
 
     Args:
         connection: An autocommit session.
+        defines: Whether tables and the like may be made in transactions that are rolled back; else only settings are.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, *, defines: bool = True) -> None:
         self.connection = connection
+        self._defines = defines
         self._describer = Describer(connection)
 
     def __call__(self, sql: str, types: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -69,6 +73,8 @@ class SessionDescribe:
         Raises:
             Refused: It failed.
         """
+        if not self._defines and not _HARMLESS.intersection(opening(sql, 1)):
+            raise Refused("nothing is made on this database")
         result = self.connection.pgconn.exec_(sql.encode())
         if result.status in (psycopg.pq.ExecStatus.COPY_IN, psycopg.pq.ExecStatus.COPY_OUT):
             self.connection.close()
@@ -80,14 +86,16 @@ class SessionDescribe:
 
 
 @contextmanager
-def describing(url: str) -> Iterator[SessionDescribe]:
+def describing(url: str, *, defines: bool = True) -> Iterator[SessionDescribe]:
     """Open a session that describes.
 
     Args:
         url: The database the statements were recorded on, as they left it.
+        defines: As in `SessionDescribe`; False on a database that others use.
 
     Raises:
         Unavailable: The server does not answer.
     """
-    with connect(url, lock_timeout=_LOCK_TIMEOUT) as connection:
-        yield SessionDescribe(connection)
+    settings = {} if defines else {"default_transaction_read_only": "on"}
+    with connect(url, lock_timeout=_LOCK_TIMEOUT, **settings) as connection:
+        yield SessionDescribe(connection, defines=defines)

@@ -1,0 +1,126 @@
+"""The schema a recording begins with: of a version of a change, of a file, or none."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import psycopg
+
+from parallelchange.adapters.postgres.connection import connect
+from parallelchange.adapters.postgres.database import PostgresDatabase
+from parallelchange.adapters.postgres.ledger import PostgresLedger
+from parallelchange.adapters.postgres.revisions import Revisions
+from parallelchange.change import Version
+from parallelchange.errors import InvalidFile
+from parallelchange.model import Phase
+from parallelchange.plan import Plan
+from parallelchange.sqltext import split
+
+__all__ = ["AtVersion", "FromFile", "Schema"]
+
+# pg_dump's plain form: rows between COPY and `\.`, and commands of psql that stand for nothing here.
+_COPY = re.compile(r"^(COPY [^;]+ FROM stdin);\n(.*?)^\\\.$", re.DOTALL | re.MULTILINE | re.IGNORECASE)
+_COMMAND = re.compile(r"^\\(\w+).*$", re.MULTILINE)
+_HARMLESS = frozenset({"restrict", "unrestrict"})
+
+
+class Schema(Protocol):
+    """What a scratch database is laid out with."""
+
+    def lay(self, url: str) -> None:
+        """Before it is filled."""
+        ...
+
+    def finish(self, url: str) -> None:
+        """After it was filled, before the app runs on it."""
+        ...
+
+
+@dataclass(frozen=True)
+class AtVersion:
+    """The schema a version of a change works on: before the change the old one, expanded the new one.
+
+    Args:
+        plan: The plan of the change.
+        version: The version.
+        ini: The repository's `alembic.ini`.
+    """
+
+    plan: Plan
+    version: Version
+    ini: Path
+
+    def lay(self, url: str) -> None:
+        """Bring it to the revision the change begins at."""
+        Revisions(url, self.plan, self.ini).to_base()
+
+    def finish(self, url: str) -> None:
+        """Expand and backfill for the new version."""
+        if self.version.name != self.plan.change.new.name:
+            return
+        ledger, database = PostgresLedger(url, self.plan.change.name), PostgresDatabase(url, self.plan, self.ini)
+        try:
+            ledger.open()
+            database.apply(Phase.EXPAND)
+            database.backfill(lambda _what, _done, _total: None)
+        finally:
+            ledger.close()
+            database.close()
+
+
+@dataclass(frozen=True)
+class FromFile:
+    """A file of SQL, as pg_dump writes it; without one the database is empty.
+
+    Args:
+        path: The file; None for none.
+    """
+
+    path: Path | None = None
+
+    def lay(self, url: str) -> None:
+        """Run it.
+
+        Raises:
+            InvalidFile: It cannot be read or run.
+        """
+        if self.path is None:
+            return
+        try:
+            text = self.path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidFile(f"cannot be read: {error}", path=self.path) from None
+        with connect(url) as connection:
+            at = 0
+            for match in _COPY.finditer(text):
+                self._run(connection, text[at : match.start()])
+                try:
+                    with connection.cursor() as cursor, cursor.copy(match[1].encode()) as copy:
+                        copy.write(match[2])
+                except psycopg.Error as error:
+                    raise self._failed(match[1], error) from None
+                at = match.end()
+            self._run(connection, text[at:])
+
+    def finish(self, url: str) -> None:
+        """Nothing is left to do."""
+
+    def _run(self, connection: psycopg.Connection[tuple[object, ...]], text: str) -> None:
+        assert self.path is not None
+        for command in _COMMAND.findall(text):
+            if command not in _HARMLESS:
+                hint = "give what pg_dump writes, or plain SQL"
+                raise InvalidFile(f"holds psql's command \\{command}", path=self.path, hint=hint)
+        for statement in split(_COMMAND.sub("", text)):
+            try:
+                connection.execute(statement.encode())
+            except psycopg.Error as error:
+                raise self._failed(statement, error) from None
+
+    def _failed(self, statement: str, error: psycopg.Error) -> InvalidFile:
+        assert self.path is not None
+        told = (str(error).splitlines() or [type(error).__name__])[0]
+        return InvalidFile(f"`{' '.join(statement.split())[:80]}` fails: {told}", path=self.path)
