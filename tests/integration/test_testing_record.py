@@ -68,6 +68,65 @@ def test_refused(session):
         session.execute("INSERT INTO members (id) VALUES (%s)", (None,))
 """
 
+DRIVERS = """
+import asyncio, os
+import psycopg, pytest
+from sqlalchemy import create_engine, text
+
+URL = os.environ["DATABASE_URL"]
+
+def connect(**options):
+    return psycopg.connect(URL, application_name="library-v1", **options)
+
+def test_transactions():
+    with connect(autocommit=True) as session:
+        with session.transaction():
+            session.execute("INSERT INTO members (phone) VALUES (%s)", ("1",))
+            with pytest.raises(psycopg.Error), session.transaction():
+                session.execute("INSERT INTO loans VALUES (%s, %s)", (-1, "Emma"))
+        with session.transaction(force_rollback=True):
+            session.execute("DELETE FROM loans WHERE book = 'Emma'")
+
+def test_many():
+    with connect() as session, session.cursor() as cursor:
+        cursor.executemany("INSERT INTO members (phone) VALUES (%s)", [("2",), (None,), ("it's",)])
+        for _ in range(7):
+            cursor.execute("SELECT count(*) FROM members WHERE phone = %s", ("2",))
+
+def test_cursors():
+    with connect() as session:
+        with session.cursor("named") as named:
+            named.execute("SELECT phone FROM members WHERE id < %s ORDER BY id", (3,))
+            assert len(named.fetchall()) == 2
+        with psycopg.ClientCursor(session) as client:
+            client.execute("UPDATE members SET joined = %s WHERE id = %s", ("2026-01-01", 1))
+        with session.cursor().copy("COPY loans FROM STDIN") as copy:
+            copy.write_row((1, "Persuasion"))
+        assert list(session.cursor().stream("SELECT book FROM loans")) == [("Persuasion",)]
+
+def test_async():
+    async def run():
+        async with await psycopg.AsyncConnection.connect(URL, application_name="library-v1") as session:
+            await session.execute("INSERT INTO loans VALUES (%s, %s) ON CONFLICT DO NOTHING", (2, "Emma"))
+            await session.rollback()
+    asyncio.run(run())
+
+def test_own_table():
+    with connect(autocommit=True) as session:
+        session.execute("CREATE TEMP TABLE picked (id bigint)")
+        session.execute("INSERT INTO picked SELECT id FROM members")
+        session.execute("SELECT phone FROM members JOIN picked USING (id) WHERE id = %s", (1,))
+
+def test_sqlalchemy():
+    url = URL.replace("postgresql:", "postgresql+psycopg:", 1)
+    engine = create_engine(url, connect_args={"application_name": "library-v1"})
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE members SET phone = :phone WHERE id = :id"), {"phone": "9", "id": 1})
+    with engine.connect() as connection:
+        connection.execute(text("SELECT phone FROM members WHERE id = :id"), {"id": 1})
+    engine.dispose()
+"""
+
 
 @pytest.fixture
 def server(database: str, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -124,23 +183,25 @@ def test_workers_record_the_same(pytester: pytest.Pytester, server: str) -> None
 
 
 def test_it_records_what_the_servers_log_tells(pytester: pytest.Pytester) -> None:
+    """One run, recorded from both sides."""
     repository = copy_example(pytester, tests=True)
-    own = run(pytester, "tests/app/test_v1.py", *RECORD)
-    assert own.ret == 0
-    command = [sys.executable, "-m", "parallelchange", "record", "library-v1", "--change", "changes/rename-phone.yaml",
-               "--setup", f"{sys.executable} fill.py", "--output", "log.json", "--",
-               sys.executable, "-m", "pytest", *PLUGIN, "tests/app/test_v1.py"]  # fmt: skip
+    (repository / "tests" / "app" / "test_drivers.py").write_text(DRIVERS)
     (repository / "fill.py").write_text(
         "import os, psycopg\nfrom tests.conftest import fill\n"
         "with psycopg.connect(os.environ['DATABASE_URL']) as connection: fill(connection)\n"
     )
+    suite = [sys.executable, "-m", "pytest", *PLUGIN, "tests/app/test_v1.py", "tests/app/test_drivers.py", *RECORD]
+    command = [sys.executable, "-m", "parallelchange", "record", "library-v1", "--change", "changes/rename-phone.yaml",
+               "--setup", f"{sys.executable} fill.py", "--output", "log.json", "--", *suite]  # fmt: skip
     env = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
     done = subprocess.run(command, cwd=repository, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     seen, logged = corpus_of(repository / "out.json"), corpus_of(repository / "log.json")
     assert [(s.sql, s.types, s.columns, s.prepared) for s in seen.statements] == [
         (s.sql, s.types, s.columns, s.prepared) for s in logged.statements
     ]
+    assert seen.units == logged.units
+    assert len(seen.statements) > 10
 
 
 def test_a_failing_suite_records_nothing(pytester: pytest.Pytester, server: str) -> None:
