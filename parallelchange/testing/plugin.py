@@ -71,7 +71,10 @@ def pytest_configure(config: pytest.Config) -> None:
     gathers = not worker and config.getoption("dist", "no") != "no"
     recording = RecordingPlugin(version, target, worker=worker, gathers=gathers)
     config.pluginmanager.register(recording, _RECORDING)
-    recording.start()
+    try:
+        recording.start()
+    except ParallelChangeError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

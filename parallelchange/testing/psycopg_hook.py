@@ -11,13 +11,10 @@ from typing import Any
 
 import psycopg
 from psycopg import pq
-from psycopg._connection_base import BaseConnection
-from psycopg._cursor_base import BaseCursor
-from psycopg._pipeline_base import BasePipeline
 from psycopg.adapt import PyFormat, Transformer
-from psycopg.client_cursor import ClientCursorMixin
 from psycopg.conninfo import make_conninfo
 
+from parallelchange.errors import UsageError
 from parallelchange.testing.recorder import Recorder, Sent, Session
 
 __all__ = ["watch_psycopg"]
@@ -28,22 +25,27 @@ def watch_psycopg(recorder: Recorder) -> Callable[[], None]:
 
     Returns:
         Puts everything back.
+
+    Raises:
+        UsageError: This psycopg sends in another way.
     """
     hook = _Hook(recorder)
-    places: list[tuple[Any, str, Callable[[Any], Any]]] = [
-        (BaseCursor, "_execute_send", hook.execute_send),
-        (ClientCursorMixin, "_execute_send", hook.execute_send),
-        (BaseCursor, "_send_prepare", hook.send_prepare),
-        (BaseCursor, "_send_query_prepared", hook.send_query_prepared),
-        (BaseCursor, "_maybe_prepare_gen", hook.failing),
-        (BaseCursor, "_start_copy_gen", hook.failing),
-        (BaseCursor, "_stream_fetchone_gen", hook.failing),
-        (psycopg.ServerCursor.__mro__[1], "_declare_gen", hook.failing),
-        (BaseConnection, "_exec_command", hook.exec_command),
-        (BasePipeline, "_process_results", hook.process_results),
+    # Cursors and connections, sync and async, have the class in common that defines these.
+    wraps: list[tuple[type, str, Callable[[Any], Any]]] = [
+        (psycopg.Cursor, "_execute_send", hook.execute_send),
+        (psycopg.ClientCursor, "_execute_send", hook.execute_send),
+        (psycopg.Cursor, "_send_prepare", hook.send_prepare),
+        (psycopg.Cursor, "_send_query_prepared", hook.send_query_prepared),
+        (psycopg.Cursor, "_maybe_prepare_gen", hook.failing),
+        (psycopg.Cursor, "_start_copy_gen", hook.failing),
+        (psycopg.Cursor, "_stream_fetchone_gen", hook.failing),
+        (psycopg.ServerCursor, "_declare_gen", hook.failing),
+        (psycopg.Connection, "_exec_command", hook.exec_command),
+        (psycopg.Pipeline, "_process_results", hook.process_results),
         (psycopg.Copy, "finish", hook.finish_copy),
         (psycopg.AsyncCopy, "finish", hook.finish_async_copy),
     ]
+    places = [(_owner(of, name), name, wrap) for of, name, wrap in wraps]
     originals = [(owner, name, owner.__dict__[name]) for owner, name, _ in places]
     for (owner, name, wrap), (_, _, original) in zip(places, originals, strict=True):
         setattr(owner, name, wrap(original))
@@ -167,6 +169,17 @@ class _Hook:
                 raise
 
         return finish
+
+
+def _owner(of: type, name: str) -> type:
+    """The class that a method is defined in."""
+    for owner in of.__mro__:
+        if name in owner.__dict__:
+            return owner
+    raise UsageError(
+        f"psycopg {psycopg.__version__} cannot be watched: its {of.__name__} has no {name}",
+        hint="use `parallelchange record`, which reads the server's log",
+    )
 
 
 def _url(connection: Any) -> str:

@@ -204,6 +204,14 @@ def test_it_records_what_the_servers_log_tells(pytester: pytest.Pytester) -> Non
     assert len(seen.statements) > 10
 
 
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_the_examples_recordings_are_what_its_tests_send(pytester: pytest.Pytester, version: str) -> None:
+    written = copy_example(pytester, tests=True) / "recorded" / f"library-{version}.json"
+    before = read_corpus(written, f"library-{version}")
+    assert run(pytester, f"tests/app/test_{version}.py", "--parallelchange-record", f"library-{version}").ret == 0
+    assert read_corpus(written, f"library-{version}") == before
+
+
 def test_a_failing_suite_records_nothing(pytester: pytest.Pytester, server: str) -> None:
     copy_example(pytester)
     pytester.makeconftest(OWN_DATABASE)

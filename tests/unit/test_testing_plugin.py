@@ -8,6 +8,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import psycopg
 import pytest
 from helpers.plugin import copy_example, run, run_here
 
@@ -146,6 +147,17 @@ def test_a_recording_needs_a_change_and_a_file(pytester: pytest.Pytester) -> Non
     done = run_here(pytester, "--parallelchange-record", "old")
     assert done.ret == pytest.ExitCode.USAGE_ERROR
     done.stderr.fnmatch_lines(["ERROR: *library-v1 has no `statements`: pass --parallelchange-output FILE"])
+
+
+def test_a_driver_that_sends_in_another_way_is_refused(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy_example(pytester)
+    pytester.makepyfile(PASSES)
+    monkeypatch.delattr(psycopg.Copy, "finish")
+    done = run_here(pytester, "--parallelchange-record", "old")
+    assert done.ret == pytest.ExitCode.USAGE_ERROR
+    done.stderr.fnmatch_lines(["ERROR: psycopg * cannot be watched: its Copy has no finish*"])
 
 
 def test_a_suite_that_sends_nothing_records_nothing(pytester: pytest.Pytester) -> None:
