@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
 
 from parallelchange.adapters.planning import load_plan, lock_path
@@ -24,6 +25,7 @@ from parallelchange.change import Change, Version
 from parallelchange.cli.settings import load_settings
 from parallelchange.errors import SchemaState, UsageError
 from parallelchange.local.postgres import EmbeddedPostgres, scratch_postgres
+from parallelchange.local.process import LOOPBACK, ReservedPort
 from parallelchange.model import Phase, State
 from parallelchange.plan import Plan, state_of
 from parallelchange.testing.proofs import prove_laws, prove_statements, run_statements
@@ -75,10 +77,14 @@ class ScratchServer:
     """One scratch PostgreSQL with a template database for each state that a test has asked for.
 
     Args:
-        postgres: The server.
+        postgres: The server; we reach it by its socket.
+        port: Port on this machine's loopback, for apps in languages that know no sockets.
+        password: Of every role there.
     """
 
     postgres: EmbeddedPostgres
+    port: int
+    password: str = field(repr=False)
     _plans: dict[Path, tuple[Plan, Path]] = field(default_factory=dict)
     _templates: dict[tuple[Path, Seed | None, State], str] = field(default_factory=dict)
     _outcomes: dict[tuple[Path, Seed | None, State, str], Any] = field(default_factory=dict)
@@ -98,8 +104,13 @@ class ScratchServer:
                 raise UsageError(
                     f"{variable} is set, and libpq would follow it away from the scratch server", hint="unset it"
                 )
-        with scratch_postgres() as postgres:
-            yield cls(postgres)
+        port, password = ReservedPort(), secrets.token_hex(16)
+        try:
+            with scratch_postgres() as postgres:
+                postgres.listen(port.number, password)
+                yield cls(postgres, port.number, password)
+        finally:
+            port.release()
 
     def plan(self, path: Path) -> tuple[Plan, Path]:
         """The plan of a change and its repository's `alembic.ini`, read once; see `read_plan`."""
@@ -190,7 +201,11 @@ class ScratchServer:
     def _make_role(self, role: str) -> None:
         with connect(self.postgres.url()) as connection:
             if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (role,)).fetchone() is None:
-                connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role)))
+                verifier = connection.pgconn.encrypt_password(
+                    self.password.encode(), role.encode(), b"scram-sha-256"
+                ).decode()
+                create = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}")
+                connection.execute(create.format(sql.Identifier(role), sql.Literal(verifier)))
 
     def _execute(self, statement: sql.Composed) -> None:
         with connect(self.postgres.url()) as connection:
@@ -214,7 +229,7 @@ class ScratchDatabase:
     @property
     def url(self) -> str:
         """Its URL, as superuser."""
-        return self.owner.server.postgres.url(self.name)
+        return self._url(None)
 
     def connect(self, as_: str | None = None, **options: Any) -> psycopg.Connection[TupleRow]:
         """Open a session.
@@ -241,14 +256,18 @@ class ScratchDatabase:
             UsageError: There is no such version.
         """
         version = version_of(self.owner.change, as_) if as_ else None
-        url = self._url(version)
-        parts = {name: str(value) for name, value in conninfo_to_dict(url).items() if value is not None}
         kept = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-        named = {"host": "PGHOST", "port": "PGPORT", "dbname": "PGDATABASE", "user": "PGUSER"}
-        made = {variable: parts[part] for part, variable in named.items()}
-        if version and version.application_name:
-            made["PGAPPNAME"] = version.application_name
-        return {**kept, **made, "DATABASE_URL": url}
+        named = {"PGAPPNAME": version.application_name} if version and version.application_name else {}
+        return {
+            **kept,
+            **named,
+            "DATABASE_URL": self._url(version),
+            "PGHOST": LOOPBACK,
+            "PGPORT": str(self.owner.server.port),
+            "PGUSER": _user(version),
+            "PGPASSWORD": self.owner.server.password,
+            "PGDATABASE": self.name,
+        }
 
     def check_laws(self) -> None:
         """Hold every law of the change against every row.
@@ -261,7 +280,7 @@ class ScratchDatabase:
         if self.state is State.CONTRACTED:
             raise UsageError("laws hold until contract", hint="check them on expanded()")
         plan, ini = self.owner.server.plan(self.owner.path)
-        database = PostgresDatabase(self.url, plan, ini)
+        database = PostgresDatabase(self._socket, plan, ini)
         try:
             prove_laws(database.laws(self.state))
         finally:
@@ -287,11 +306,20 @@ class ScratchDatabase:
         if self.state is not begins and version.statements is not None:
             earlier = _BEFORE.get(self.state)
             before = owner.server.outcomes(owner.path, owner.seed, earlier, version) if earlier else None
-        prove_statements(self.url, version, self.state, before)
+        prove_statements(self._socket, version, self.state, before)
+
+    @property
+    def _socket(self) -> str:
+        return self.owner.server.postgres.url(self.name)
 
     def _url(self, version: Version | None) -> str:
-        role = version.role if version else None
-        return self.owner.server.postgres.url(self.name, role or "postgres")
+        server = self.owner.server
+        user = quote(_user(version), safe="")
+        return f"postgresql://{user}:{server.password}@{LOOPBACK}:{server.port}/{self.name}"
+
+
+def _user(version: Version | None) -> str:
+    return (version.role if version else None) or "postgres"
 
 
 @dataclass
