@@ -7,6 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 from parallelchange.sqltext import Token, joined, tokens, unquoted
@@ -73,7 +74,7 @@ class Redaction:
             shorten: Whether its long literals are cut; those of a definition are a part of it.
         """
         found = list(tokens(sql))
-        named = dict(_named(found))
+        named = _names_in(sql)
         changed = [
             Token(token.kind, self._literal(token.text, named.get(i, ""), shorten=shorten), token.space)
             if token.kind == "string" or (token.kind == "number" and i in named)
@@ -85,7 +86,7 @@ class Redaction:
     def bound(self, sql: str, values: Sequence[str | None]) -> tuple[str | None, ...]:
         """A statement's parameters without the secrets among them."""
         found = list(tokens(sql))
-        names = {int(found[i].text[1:]): name for i, name in _named(found) if found[i].kind == "parameter"}
+        names = {int(found[i].text[1:]): name for i, name in _names_in(sql).items() if found[i].kind == "parameter"}
         return tuple(
             None if value is None else self.value(value, names.get(number, ""))
             for number, value in enumerate(values, start=1)
@@ -227,6 +228,11 @@ def shortened(text: str, type_: str) -> str:
         return "{" + ",".join(kept) + "}"
     cuttable = not type_ or type_ in ("bytea", "numeric") or type_.startswith(_TEXTS)
     return text[:LONGEST] if cuttable or len(text) > _LONGEST_OPAQUE else text
+
+
+@lru_cache(maxsize=512)
+def _names_in(sql: str) -> dict[int, str]:
+    return dict(_named(list(tokens(sql))))
 
 
 def _named(found: Sequence[Token]) -> Iterator[tuple[int, str]]:

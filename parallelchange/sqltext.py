@@ -33,6 +33,8 @@ _TOKEN = re.compile(
 )
 _COMMENT = re.compile(r"/\*|\*/")
 
+_SHORT = 4000  # characters of a text whose tokens are kept: one with a thousand rows in it does not come again
+
 _READS = frozenset({"select", "values", "table", "with"})
 _WRITES = frozenset({"insert", "update", "delete", "merge"})
 # `INTO` is `SELECT … INTO`; `UPDATE` and `SHARE` come with `FOR`, whose locks are stronger than ACCESS SHARE.
@@ -65,10 +67,10 @@ class Token:
 
 def tokens(sql: str) -> Iterator[Token]:
     """The tokens of a text, comments and white space left out."""
-    return iter(_tokens(sql))
+    return iter(_tokens(sql)) if len(sql) <= _SHORT else _read(sql)
 
 
-@lru_cache(maxsize=2048)  # a recording asks the same few texts again and again
+@lru_cache(maxsize=512)  # a recording asks the same few texts again and again
 def _tokens(sql: str) -> tuple[Token, ...]:
     return tuple(_read(sql))
 
@@ -132,6 +134,7 @@ def split(sql: str) -> list[str]:
     return [joined(found) for found in statements if found]
 
 
+@lru_cache(maxsize=512)
 def kind_of(sql: str) -> Kind:
     """What one statement is. When in doubt it writes: then it is never prepared on a database that serves."""
     words = (token.text.lower() for token in tokens(sql) if token.kind == "word")
