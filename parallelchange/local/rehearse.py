@@ -15,8 +15,9 @@ from parallelchange.change import Version
 from parallelchange.corpus import Corpus, read_corpus
 from parallelchange.errors import ParallelChangeError, SchemaState, Unavailable
 from parallelchange.gates import execute, laws, prepare, rehearsal, roundtrip, shape
+from parallelchange.gates import plan as planning
 from parallelchange.gates.execute import Executed
-from parallelchange.gates.prepare import StatementFact
+from parallelchange.gates.prepare import PlanFact, StatementFact
 from parallelchange.local.copy import copy_database
 from parallelchange.local.scratch import scratch_database
 from parallelchange.model import Evidence, EvidenceKey, Finding, GateResult, Phase, Place, State, Verdict, combine
@@ -46,6 +47,7 @@ class Rehearsal:
     evidence: list[Evidence] = field(default_factory=list)
     applied: dict[str, Applied] = field(default_factory=dict)
     _before: dict[str, tuple[Executed, ...]] = field(default_factory=dict)
+    _planned: dict[str, dict[str, PlanFact]] = field(default_factory=dict)
     _foreseen: Causes = field(default_factory=Causes)
 
     def all(self) -> list[Evidence]:
@@ -115,7 +117,7 @@ class Rehearsal:
     def _version(self, version: Version, state: State) -> None:
         """All layers of what the version sends, in this state."""
         self.tell(f"  {version.name}: preparing and executing what it sends")
-        told = self.database.statements(version)
+        told = self.database.statements(version, on_copy=True)
         executed: tuple[Executed, ...] = ()
         before = self._before.get(version.name)
         if version.statements is not None:
@@ -126,9 +128,13 @@ class Rehearsal:
             run = execute.PhaseRun(version.name, state, executed, before)
             causes = self._causes(version, corpus, run, told)
             told, executed = causes.of_facts(told), causes.of_executed(executed)
-        # Each layer speaks here; `plan` is to be one of them: plan.judge(version.name, facts, before).
-        self._keep(version.name, state, prepare.judge(version.name, told))
-        self._keep(version.name, state, shape.judge(version.name, told))
+        for result in (
+            prepare.judge(version.name, told),
+            shape.judge(version.name, told),
+            planning.judge(version.name, told, self._planned.get(version.name)),
+        ):
+            self._keep(version.name, state, result)
+        self._planned[version.name] = planning.plans(told)
         self._keep(version.name, state, execute.judge(execute.PhaseRun(version.name, state, executed, before)))
         self._before[version.name] = executed
 

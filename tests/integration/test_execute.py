@@ -207,6 +207,8 @@ def test_deferred_constraints_speak_up_at_each_commit(shop: str, end: str) -> No
         ("COPY t (a) FROM STDIN WITH (FORMAT csv)", ADDS, 'null value in column "n"'),
         ("COPY t FROM STDIN", "ALTER TABLE t ADD n int", "missing data for column"),
         ("COPY t TO STDOUT", "DROP TABLE t CASCADE", 'relation "t" does not exist'),
+        ("SELECT count(*), sum(p) FROM t WHERE id < 4", "DELETE FROM t WHERE id < 4", "it gave 3 3 before, 0 NULL now"),
+        ("SELECT EXISTS (SELECT FROM t WHERE id = 1)", "DELETE FROM t WHERE id = 1", "it gave t before, f now"),
         ("SELECT a FROM t WHERE id < 4", "DELETE FROM t WHERE id < 4", "3 rows before, none now"),
         (
             "INSERT INTO v (a) VALUES ('b')",

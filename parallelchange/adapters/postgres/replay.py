@@ -28,6 +28,7 @@ _DEFERRED = """
 SELECT DISTINCT n.nspname, c.conname FROM pg_constraint c JOIN pg_namespace n ON n.oid = c.connamespace
 WHERE c.condeferred AND has_schema_privilege(n.oid, 'USAGE') ORDER BY 1, 2
 """
+_ADDS_UP = re.compile(r"\b(?:count|sum|exists|bool_or|bool_and|every)\s*\(", re.IGNORECASE)
 _CALLS = re.compile(r"\w\s*\(")
 _NOT_INSIDE = frozenset({"25001", "2D000"})
 """active_sql_transaction, invalid_transaction_termination: it runs outside of transactions only."""
@@ -239,7 +240,9 @@ class Replay:
         rows = int(command[-1]) if command and command[-1].isdigit() else None
         idle = bool(command) and command[0] in _WRITES and rows == 0 and not _copies_out(text)
         idle = idle or (recorded.kind is Kind.WRITE and _word(text) == "with" and written == 0)
-        return Outcome(rows=rows, written=written, columns=self._columns(result), idle=idle, sent=sent, target=target)
+        answer = _answer(result) if recorded.kind is Kind.READ and _ADDS_UP.search(text) else None
+        columns = self._columns(result)
+        return Outcome(rows=rows, written=written, columns=columns, answer=answer, idle=idle, sent=sent, target=target)
 
     def _exchange(self, result: PGresult, sent: bytes | None) -> PGresult:
         """Give or take what a COPY goes on with."""
@@ -306,6 +309,14 @@ _FIRST_OF_USERS = 16384
 def _word(text: str) -> str:
     first = next(tokens(text), None)
     return first.text.lower() if first else ""
+
+
+def _answer(result: PGresult) -> str | None:
+    """The values of a result of one row."""
+    if result.ntuples != 1:
+        return None
+    values = (result.get_value(0, column) for column in range(result.nfields))
+    return " ".join("NULL" if value is None else value.decode(errors="replace") for value in values)
 
 
 def _copies_out(text: str) -> bool:
