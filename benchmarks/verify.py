@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import random
+import resource
 import statistics
 import subprocess
 import sys
@@ -51,6 +52,8 @@ WATCHED = """
 SELECT l.mode, c.relname FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
 JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE a.application_name = 'parallelchange' AND a.datname = current_database() AND n.nspname <> 'parallelchange'
+  AND c.oid NOT IN (SELECT unnest(ARRAY[t.reltoastrelid, i.indexrelid]) FROM pg_class t
+    JOIN pg_index i ON i.indrelid = t.reltoastrelid WHERE t.relnamespace = 'parallelchange'::regnamespace)
 """
 COUNTS = "SELECT " + ", ".join(
     f"(SELECT count(*) FROM {name})"
@@ -147,6 +150,14 @@ def timed(work: Callable[[], object]) -> float:
     return time.monotonic() - began
 
 
+def cpu(work: Callable[[], object]) -> float:
+    """User and system seconds of the processes it starts; a busy machine stretches these least."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    work()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (after.ru_utime - before.ru_utime) + (after.ru_stime - before.ru_stime)
+
+
 def verify(change: Path, url: str) -> dict[str, str]:
     """The command; gives each gate's verdict."""
     done = subprocess.run(
@@ -169,15 +180,17 @@ class Watch:
     """Another session that looks at pg_locks as often as it can."""
 
     def __init__(self, url: str) -> None:
-        self.url, self.modes, self.looks = url, dict[str, int](), 0
+        self.url, self.modes, self.stronger, self.looks = url, dict[str, int](), set[str](), 0
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self.look)
 
     def look(self) -> None:
         with psycopg.connect(self.url, autocommit=True) as session:
             while not self.stop.is_set():
-                for mode, _ in session.execute(WATCHED):
+                for mode, name in session.execute(WATCHED):
                     self.modes[mode] = self.modes.get(mode, 0) + 1
+                    if mode != Lock.ACCESS_SHARE.mode:
+                        self.stronger.add(f"{mode} on {name}")
                 self.looks += 1
 
     @property
@@ -206,7 +219,8 @@ def left_behind(change: Path, url: str) -> dict[str, object]:
     assert used is not None
     assert open_ is not None
     return {
-        "looks": watch.looks, "strongest_lock": watch.strongest, "locks_seen": watch.modes, "catalogs_unchanged": same,
+        "looks": watch.looks, "strongest_lock": watch.strongest, "locks_seen": watch.modes,
+        "stronger": sorted(watch.stronger), "catalogs_unchanged": same,
         "sessions_left": open_[0], "transaction_ids_used_by_asking": used[0] - latest[0],
     }  # fmt: skip
 
@@ -223,12 +237,13 @@ def main() -> None:
         texts = [item.sql.encode() for item in read_corpus(change.parent / "v1.json", "v1").statements]
         verdicts = verify(change, url)  # the first run makes the ledger
         pairs = [(timed(lambda: verify(change, url)), timed(lambda: bare(url, texts))) for _ in range(runs)]
+        spent = cpu(lambda: verify(change, url))
         seen = left_behind(change, url)
     ours, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
     print(json.dumps({
         "statements": len(texts), "tables": TABLES, "verdicts": verdicts, "verify_s": round(ours, 2),
         "slowest_s": round(max(pair[0] for pair in pairs), 2), "bound_s": BOUND, "bare_prepares_s": round(theirs, 3),
-        "ratio": round(ours / theirs, 1), **seen,
+        "ratio": round(ours / theirs, 1), "cpu_of_the_command_s": round(spent, 2), **seen,
     }))  # fmt: skip
 
 

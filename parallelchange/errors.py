@@ -9,6 +9,7 @@
     ├── Refused                    exit 1   the act is not allowed in this state
     └── Unavailable                exit 3   something needed is missing or does not answer
         ├── Busy                   exit 3   a lock was not to be had in time; trying again may help
+        ├── LockedMore             exit 3   looking took a stronger lock than it may: a fault of ours
         ├── Uncertain              exit 3   it is not known whether something was written
         ├── NotFound               exit 3   an object is surely not there
         ├── Denied                 exit 3   rights or credentials are missing
@@ -26,6 +27,7 @@ __all__ = [
     "Denied",
     "Gone",
     "InvalidFile",
+    "LockedMore",
     "NotFound",
     "ParallelChangeError",
     "Refused",
@@ -95,6 +97,10 @@ class Unavailable(ParallelChangeError):
 
 class Busy(Unavailable):
     """A lock was not to be had within its time limits; nothing was changed."""
+
+
+class LockedMore(Unavailable):
+    """A fault of ours: looking at a database that serves took a stronger lock than ACCESS SHARE."""
 
 
 class Uncertain(Unavailable):

@@ -71,6 +71,18 @@ def database(postgres: Any) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def debian() -> Iterator[str]:
+    """A PostgreSQL of another major version, with contrib; its URL, `{}` standing for the database."""
+    from helpers.debian import debian_server, find_tools
+
+    tools = find_tools()
+    if tools is None:
+        pytest.skip("no PostgreSQL is installed beside the wheel's")
+    with debian_server(tools) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
 def control_plane() -> Iterator[Any]:
     """A real Kubernetes control plane; its tests are in few `xdist_group`s, since each worker has its own."""
     from helpers.controlplane import ControlPlane, NoControlPlane, find_tools

@@ -152,7 +152,10 @@ def matrix_document(cells: Sequence[Cell]) -> list[dict[str, Any]]:
 def _measured(result: GateResult) -> str:
     shown = []
     for name, value in result.measured.items():
-        if value is None or name in ("fingerprint", "state", "detail"):
+        if value is None or name in ("fingerprint", "state", "detail", "plans"):
+            continue
+        if isinstance(value, dict):
+            shown += [f"{count} not: {what}" for what, count in value.items()]
             continue
         shown.append(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}")
     return ", ".join(shown)
@@ -181,8 +184,9 @@ def show_decision(change: str, decision: Decision, *, as_json: bool, weight: int
             console().print(gate_table(("", result) for result in decision.results))
         word = "done" if decision.kind is Kind.DONE else verdict
         click.echo(f"{change}: {word}: {decision.why}")
-        if not passed:
-            show_findings([*decision.findings, *(f for r in decision.results for f in r.findings)])
+        found = [*decision.findings, *findings_of(decision.results)]
+        # What does not block is worth a word as well.
+        show_findings(f for f in found if not passed or f.severity is Severity.WARNING)
     return 0 if passed else 3 if decision.unavailable else 1
 
 

@@ -23,6 +23,6 @@ def command(change: str, database_url: str | None, as_json: bool) -> int:
     from parallelchange.rollout.run import look
 
     with open_world(change, database_url) as world, world.ledger.fenced():
-        evidence = measure(world, look(world))
+        evidence = measure(world, look(world, revisions=False))
         plan, cells = world.plan, matrix_now(world.plan, observe(world))
     return show_evidence(plan.change.name, "verify", evidence, cells, as_json=as_json)

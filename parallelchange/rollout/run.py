@@ -115,13 +115,13 @@ def _recheck(world: World, obs: Observation, decision: Decision) -> Decision:
     return Decision(Kind.BLOCKED, f"{result.gate}: {told}", results=results, gates=(result.gate,))
 
 
-def look(world: World) -> Observation:
+def look(world: World, *, revisions: bool = True) -> Observation:
     """Observe, and first record what was done by somebody who could not say so. Needs the fence."""
-    obs = observe(world)
+    obs = observe(world, revisions=revisions)
     decision = decide(world.plan, obs)
     if decision.act is Act.ADOPT:
         advance(world, obs, decision)
-        obs = observe(world)
+        obs = observe(world, revisions=revisions)
     return obs
 
 

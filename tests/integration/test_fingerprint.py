@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 from helpers.changes import SPLIT, live_plan, run_phase, session
-from helpers.debian import debian_server, find_tools
+from helpers.debian import find_tools
 from helpers.world import run_sql
 from psycopg import sql
 
@@ -192,16 +192,6 @@ SAME = {
     "a temporary table": "CREATE TEMP TABLE tmp (id bigint)",
     "another plan's cost": "ALTER TABLE t ALTER COLUMN a SET (n_distinct = 5)",
 }
-
-
-@pytest.fixture(scope="session")
-def debian() -> Iterator[str]:
-    """Another major version with contrib."""
-    tools = find_tools()
-    if tools is None:
-        pytest.skip("no PostgreSQL is installed beside the wheel's")
-    with debian_server(tools) as url:
-        yield url
 
 
 @pytest.fixture(params=["wheel", "debian"])

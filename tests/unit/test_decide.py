@@ -316,7 +316,7 @@ def test_an_expand_needs_proof_of_the_old_version_and_a_rehearsal() -> None:
             for which in wanted
             if at == "copy"
         ),
-        *(evidence(gate, OLD, State.BASE) for gate in ("prepare", "shape")),
+        *(evidence(gate, OLD, State.BASE) for gate in ("prepare", "shape", "plan")),
         replace(evidence("laws", "*", State.EXPANDED), state=State.BASE),
     )
     fresh = tuple(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields, replace
 from itertools import product
 from typing import Any
@@ -21,6 +22,7 @@ from parallelchange.gates import (
     guarding,
     laws,
     metrics,
+    plan,
     prepare,
     probe,
     rehearsal,
@@ -75,6 +77,8 @@ def test_the_acts_that_move_something_are_guarded() -> None:
         prepare.judge("v1", []),
         shape.judge("v1", None),
         shape.judge("v1", []),
+        plan.judge("v1", None),
+        plan.judge("v1", []),
         laws.judge([]),
         backfill.judge([]),
         execute.judge(PhaseRun("v1", State.EXPANDED, ())),
@@ -387,3 +391,72 @@ def test_rehearsal_fails_on_what_kept_a_state_from_being_reached() -> None:
     finding = rehearsal.GATE.finding("step", "contract cannot be reached")
     says(rehearsal.judge(State.CONTRACTED, (finding,)), FAIL, "step")
     says(rehearsal.judge(State.CONTRACTED, ()), PASS)
+
+
+# plan
+
+BY_INDEX = prepare.PlanFact("Index Scan using t_a on t", ("t_a",), (), large=True, existing=frozenset({"t_a", "t_b"}))
+BY_SCAN = prepare.PlanFact("Seq Scan on t", (), ("t",), large=True, existing=frozenset({"t_a", "t_b"}))
+PLANNED = replace(FINE, plan=BY_INDEX)
+
+
+@pytest.mark.parametrize(
+    ("fact", "expected"),
+    [
+        (PLANNED, (PASS,)),
+        (replace(PLANNED, plan=BY_SCAN), (PASS,)),
+        (replace(PLANNED, plan=prepare.PlanFact(error="permission denied")), (FAIL, "refused")),
+        (replace(PLANNED, plan=prepare.PlanFact(error="denied", untold="denied to us")), (UNKNOWN, "untold")),
+        (replace(PLANNED, plan=prepare.PlanFact(error="no NULL", unasked="no NULL")), (PASS,)),
+        (replace(PLANNED, plan=None), (UNKNOWN, "untold")),
+        (replace(PLANNED, plan=None, error="no such column"), (PASS,)),
+        (replace(PLANNED, plan=None, unasked="it writes"), (PASS,)),
+    ],
+)
+def test_plan(fact: Any, expected: tuple[Any, ...]) -> None:
+    says(plan.judge("v1", [fact]), *expected)
+    beside = plan.judge("v1", [PLANNED, fact, PLANNED])
+    assert (beside.verdict, beside.version, beside.measured["statements"]) == (expected[0], "v1", 3)
+
+
+def test_plan_one_failure_outweighs_what_is_unknown() -> None:
+    refused = replace(PLANNED, plan=prepare.PlanFact(error="x"), cause="REVOKE ALL ON t FROM app")
+    result = plan.judge("v1", [replace(PLANNED, plan=None), refused])
+    says(result, FAIL, "refused", "untold")
+    assert "since `REVOKE ALL ON t FROM app`" in result.findings[0].message
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "expected"),
+    [
+        (BY_INDEX, BY_INDEX, ()),
+        (BY_SCAN, BY_SCAN, ()),
+        (BY_INDEX, BY_SCAN, ()),
+        (BY_SCAN, None, ()),
+        (BY_SCAN, BY_INDEX, ("scan",)),
+        (replace(BY_SCAN, existing=frozenset({"t_b"})), BY_INDEX, ("scan", "index")),
+        (replace(BY_SCAN, scans=(), existing=frozenset()), BY_INDEX, ("index",)),
+        (replace(BY_INDEX, indexes=("t_b",)), BY_INDEX, ()),
+        (replace(BY_SCAN, scans=("t", "u")), BY_SCAN, ("scan",)),
+    ],
+)
+def test_plan_what_got_worse_is_told_and_passes(now: Any, before: Any, expected: tuple[str, ...]) -> None:
+    result = plan.judge("v1", [replace(PLANNED, plan=now)], {FINE.id: before} if before else {})
+    says(result, PASS, *expected)
+    for finding in result.findings:
+        assert finding.severity is Severity.WARNING
+        assert f"before: {before.text}" in finding.message
+        assert f"now: {now.text}" in finding.message
+
+
+def test_plan_keeps_texts_of_large_tables_alone() -> None:
+    small = prepare.PlanFact("Index Scan using s_pkey on s", ("s_pkey",))
+    whole = prepare.PlanFact("Seq Scan on s")
+    facts = [replace(FINE, id=str(n), plan=item) for n, item in enumerate((BY_INDEX, BY_SCAN, small, whole, None))]
+    kept = plan.keep(plan.plans(facts))
+    assert list(kept) == ["0", "1", "2"]
+    again = plan.kept(json.loads(json.dumps({"plans": kept})))
+    assert (again["0"].text, again["0"].indexes) == (BY_INDEX.text, ("t_a",))
+    assert again["1"].scans == ("t",)
+    assert again["2"].text == "by s_pkey"
+    assert plan.kept({}) == {}

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from parallelchange.adapters.postgres.backfill import run_backfill
 from parallelchange.adapters.postgres.catalog import read_catalog
 from parallelchange.adapters.postgres.connection import Connection, connect
 from parallelchange.adapters.postgres.laws import measure_law
-from parallelchange.adapters.postgres.revisions import Revisions
 from parallelchange.adapters.postgres.statements import ask_all
 from parallelchange.change import Version
 from parallelchange.corpus import read_corpus
@@ -19,6 +18,9 @@ from parallelchange.gates.prepare import StatementFact
 from parallelchange.model import Catalog, Phase, State
 from parallelchange.plan import Plan, incarnation_of
 from parallelchange.ports import Applied, Database, Progress
+
+if TYPE_CHECKING:
+    from parallelchange.adapters.postgres.revisions import Revisions
 
 __all__ = ["PostgresDatabase"]
 
@@ -59,6 +61,8 @@ class PostgresDatabase:
     def revisions(self) -> Revisions:
         """The emitted revisions; reading them is slow, so only when they are asked for."""
         if self._revisions is None:
+            from parallelchange.adapters.postgres.revisions import Revisions
+
             self._revisions = Revisions(self.url, self.plan, self.ini, patience=self.patience)
         return self._revisions
 

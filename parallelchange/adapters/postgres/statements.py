@@ -16,11 +16,11 @@ from parallelchange.adapters.postgres.connection import Connection
 from parallelchange.adapters.postgres.pipeline import Ask, message_of, pipelined, sqlstate_of
 from parallelchange.adapters.postgres.plans import Storage, read_plan, read_storage
 from parallelchange.corpus import Corpus, Recorded
-from parallelchange.errors import Busy, ParallelChangeError
+from parallelchange.errors import Busy, LockedMore
 from parallelchange.gates.prepare import PlanFact, StatementFact
 from parallelchange.sqltext import tokens
 
-__all__ = ["Describer", "LockedMore", "Question", "ask_all", "questions"]
+__all__ = ["Describer", "Question", "ask_all", "questions"]
 
 _BATCH = 100
 """Statements in a transaction: its locks are held for some hundredths of a second, and the session stays small."""
@@ -46,12 +46,6 @@ _OF_NULLS = ("23502", "23514")
 _DOLLARS = re.compile(rb"\$(\d+)")
 
 _Column = tuple[str, int, int]
-
-
-class LockedMore(ParallelChangeError):
-    """A fault of ours: asking about a statement took a stronger lock than ACCESS SHARE."""
-
-    exit_code = 3
 
 
 class _Types:
