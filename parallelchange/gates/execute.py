@@ -120,7 +120,7 @@ def judge(run: PhaseRun) -> GateResult:
     open_: list[Finding] = []
     before = {item.id: item.outcomes for item in run.before or ()}
     for item in run.executed:
-        heard = _heard(item, before.get(item.id) if run.before is not None else None)
+        heard = _heard(item, before.get(item.id, ()) if run.before is not None else None)
         said = dict(reversed(heard))  # the first of each kind
         worst = next((says for says in (*_BROKEN, _Says.DIFFERS) if says in said), None)
         if worst:
@@ -161,7 +161,7 @@ def broken(run: PhaseRun) -> dict[str, int]:
     before = {item.id: item.outcomes for item in run.before or ()}
     found = {}
     for item in run.executed:
-        heard = _heard(item, before.get(item.id) if run.before is not None else None)
+        heard = _heard(item, before.get(item.id, ()) if run.before is not None else None)
         first = next((index for index, (says, _) in enumerate(heard) if says in _BROKEN), None)
         if first is not None:
             found[item.id] = first

@@ -14,7 +14,7 @@ GATE = Gate(
     id="roundtrip",
     what="Rows that the version writes on the expanded copy read as they should in both shapes, whoever writes next.",
     why="A value that `up` refuses or loses is met in production by the first user who types it.",
-    remedy="mend `up` and `down`, or tell the database with a CHECK which values the column can have",
+    remedy="mend `up` and `down`, or give the column a domain whose CHECK tells which values it can have",
     example="The old version writes a name with two spaces, and the new one reads it with one.",
     guards=frozenset({Act.EXPAND, Act.SET_WEIGHT, Act.CONTRACT}),
 )
@@ -46,7 +46,7 @@ def judge(version: str, facts: Sequence[RoundTripFact]) -> GateResult:
         version: The version that writes.
         facts: One for each table of the change.
     """
-    wrong = [GATE.finding("broken", f"{version}: {fact.broken}", where=fact.table) for fact in facts if fact.broken]
+    wrong = [GATE.finding("broken", fact.broken, where=fact.table) for fact in facts if fact.broken]
     open_ = [
         GATE.finding(
             "none" if not fact.rows else "untold",

@@ -126,100 +126,112 @@ class Trial:
 
     def _run(self, writer: Side, case: Case) -> None:
         other = self.old if writer.new else self.new
-        values = {True: case.new, False: case.old}
-        wrote, writes = values[writer.new], values[other.new]
+        wrote, writes = (case.new, case.old) if writer.new else (case.old, case.new)
         moved = self._first(writer, other, case)
         for row in self.rows[: 2 if case.form == "INSERT of two rows" else 1]:
             self._check(writer, wrote, row, case, f"by {case.form}", moved=moved)
         self._keeps(other, case, f"what {writer.version} wrote ({_shown(wrote)})")
         try:
-            moved = self._update(other, writes, case)
-        except Refused:
-            return
-        self._check(other, writes, self.rows[0], case, "by UPDATE", moved=moved)
+            self._update(other, writes, case)
+        except (Refused, Broken):
+            return  # what the other one may write is for its own trials to say
         self._keeps(writer, case, f"what {other.version} wrote ({_shown(writes)})")
         try:
             moved = self._update(writer, wrote, case)
         except Refused:
             return
-        self._check(writer, wrote, self.rows[0], case, "by UPDATE", moved=moved)
+        self._check(writer, wrote, self.rows[0], case, f"by UPDATE of a row of {other.version}", moved=moved)
 
     def _first(self, writer: Side, other: Side, case: Case) -> bool:
         """The first write; whether what it wrote has moved anything."""
-        values = case.new if writer.new else case.old
-        conflict = case.form == "ON CONFLICT DO UPDATE"
-        if conflict:
-            theirs = case.old if writer.new else case.new
-            self._write(other, case, lambda: self._insert(other, "INSERT", theirs, case.rest), theirs)
-        before = self._read(self.rows[0], writer.own) if conflict else None
-        self._write(writer, case, lambda: self._insert(writer, case.form, values, case.rest), values)
-        return before is None or before != self._stored(writer, values)
+        values, theirs = (case.new, case.old) if writer.new else (case.old, case.new)
+        moves = True
+        if case.form == "ON CONFLICT DO UPDATE":
+            try:
+                self._write(other, case, self._inserts(other, "INSERT", theirs, case.rest), theirs)
+            except Broken as broken:
+                raise Refused(str(broken)) from None
+            moves = self._moves(writer, values)
+        if case.form == "COPY":
+            self._write(writer, case, lambda: self._copies(values, case.rest), values)
+        else:
+            self._write(writer, case, self._inserts(writer, case.form, values, case.rest), values)
+        return moves
 
     def _update(self, side: Side, values: Values, case: Case) -> bool:
         """Set a version's columns; whether that moved anything."""
-        before = self._read(self.rows[0], side.own)
-        sets = sql.SQL(", ").join(
-            sql.SQL("{} = {}").format(sql.Identifier(n), self._value(n, values[n])) for n in side.own
-        )
-        statement = sql.SQL("UPDATE {} SET {} WHERE {}").format(self.table, sets, self._where(self.rows[0]))
-        self._write(side, case, lambda: self._execute(statement), values)
-        return before != self._stored(side, values)
+        moves = self._moves(side, values)
+        self._write(side, case, self._updates({name: self._value(name, values[name]) for name in side.own}), values)
+        return moves
+
+    def _updates(self, sets: Mapping[str, sql.Composable]) -> sql.Composed:
+        listed = sql.SQL(", ").join(sql.SQL("{} = {}").format(sql.Identifier(name), to) for name, to in sets.items())
+        return sql.SQL("UPDATE {} SET {} WHERE {}").format(self.table, listed, self._where(self.rows[0]))
 
     def _keeps(self, side: Side, case: Case, what: str) -> None:
         """Writes that change no value of a shape leave both as they are."""
         before = self._read(self.rows[0], self.both)
-        spared = [("something else", (self.spare,))] if self.spare else []
-        for told, names in (*spared, ("its columns to the values they have", side.own)):
-            sets = sql.SQL(", ").join(sql.SQL("{0} = {0}").format(sql.Identifier(name)) for name in names)
-            statement = sql.SQL("UPDATE {} SET {} WHERE {}").format(self.table, sets, self._where(self.rows[0]))
-            self._write(side, case, lambda statement=statement: self._execute(statement), {})  # type: ignore[misc]
-            after = self._read(self.rows[0], self.both)
-            if after != before:
-                raise Broken(
-                    f"an UPDATE of {told} does not keep {what}: {_pairs(self.both, before)} became"
-                    f" {_pairs(self.both, after)}"
-                )
+        same = [(self.spare,)] if self.spare else []
+        statements = [self._updates({name: sql.Identifier(name) for name in names}) for names in (*same, side.own)]
+        self._write(side, case, sql.SQL("; ").join(statements), {})
+        after = self._read(self.rows[0], self.both)
+        if after != before:
+            raise Broken(
+                f"an UPDATE by {side.version} of something else, or of its columns to the values they have, does not"
+                f" keep {what}: {_pairs(self.both, before)} became {_pairs(self.both, after)}"
+            )
 
-    def _write(self, side: Side, case: Case, act: Callable[[], None], values: Values) -> None:
+    def _write(self, side: Side, case: Case, act: sql.Composed | Callable[[], None], values: Values) -> None:
         """Write as a version; what is refused now and was not before the change is broken."""
         name = (side.application_name if case.declared else None) or UNDECLARED
-        self.connection.execute("SELECT set_config('application_name', %s, false)", (name,))
-        error = self._attempt(act)
+        first = sql.SQL("SELECT set_config('application_name', {}, false)").format(name)
+        error = self._attempt(act, first)
         if error is None:
             return
         told = f"{side.version} can no longer write ({_shown(values)}): {_first_line(error)}"
-        if error.sqlstate == _CLASH or (not side.new and self._attempt(act, without=True) is None):
+        if error.sqlstate == _CLASH or (not side.new and self._taken_without(act)):
             raise Broken(told)
         raise Refused(told)
 
-    def _attempt(self, act: Callable[[], None], *, without: bool = False) -> psycopg.Error | None:
-        """Do something; `without` our triggers, as it was before the change, and then undone."""
-        self.connection.execute("SAVEPOINT parallelchange_write")
+    def _attempt(self, act: sql.Composed | Callable[[], None], *first: sql.Composed) -> psycopg.Error | None:
+        """Do something in a savepoint; in one message to the server where that can be."""
+        save, release = sql.SQL("SAVEPOINT parallelchange_write"), sql.SQL("RELEASE SAVEPOINT parallelchange_write")
         try:
-            for name in self.pair.triggers if without else ():
-                off = sql.SQL("ALTER TABLE {} DISABLE TRIGGER {}").format(self.table, sql.Identifier(name))
-                self.connection.execute(off)
-            act()
+            if isinstance(act, sql.Composed):
+                self.connection.execute(sql.SQL("; ").join([*first, save, act, release]))
+            else:
+                self.connection.execute(sql.SQL("; ").join([*first, save]))
+                act()
+                self.connection.execute(release)
         except psycopg.Error as error:
             if self.connection.closed:
                 raise
             self.connection.execute("ROLLBACK TO SAVEPOINT parallelchange_write")
             return error
-        if without:
-            self.connection.execute("ROLLBACK TO SAVEPOINT parallelchange_write")
-        self.connection.execute("RELEASE SAVEPOINT parallelchange_write")
         return None
 
-    def _insert(self, side: Side, form: str, values: Values, rest: Values) -> None:
+    def _taken_without(self, act: sql.Composed | Callable[[], None]) -> bool:
+        """Whether the same is taken without our triggers, as it was before the change; undone at once."""
+        self.connection.execute("SAVEPOINT parallelchange_without")
+        try:
+            for name in self.pair.triggers:
+                off = sql.SQL("ALTER TABLE {} DISABLE TRIGGER {}").format(self.table, sql.Identifier(name))
+                self.connection.execute(off)
+            return self._attempt(act) is None
+        finally:
+            self.connection.execute("ROLLBACK TO SAVEPOINT parallelchange_without")
+
+    def _copies(self, values: Values, rest: Values) -> None:
+        row = {**self.rows[0], **rest, **values}
+        listed = sql.SQL(", ").join(map(sql.Identifier, row))
+        into = sql.SQL("COPY {} ({}) FROM STDIN").format(self.table, listed)
+        with self.connection.cursor().copy(into) as copy:
+            copy.write_row(list(row.values()))
+
+    def _inserts(self, side: Side, form: str, values: Values, rest: Values) -> sql.Composed:
         names = [*self.rows[0], *side.own]
         given = [{**row, **rest, **values} for row in self.rows[: 2 if form == "INSERT of two rows" else 1]]
         listed = sql.SQL(", ").join(map(sql.Identifier, names))
-        if form == "COPY":
-            into = sql.SQL("COPY {} ({}) FROM STDIN").format(self.table, listed)
-            with self.connection.cursor().copy(into) as copy:
-                for row in given:
-                    copy.write_row([row[name] for name in names])
-            return
         tuples = [sql.SQL(", ").join(self._value(name, row[name]) for name in names) for row in given]
         if form == "INSERT … SELECT":
             source = sql.SQL(" UNION ALL ").join(sql.SQL("SELECT {}").format(each) for each in tuples)
@@ -230,9 +242,7 @@ class Trial:
             sets = sql.SQL(", ").join(sql.SQL("{0} = EXCLUDED.{0}").format(sql.Identifier(name)) for name in side.own)
             key = sql.SQL(", ").join(map(sql.Identifier, self.key))
             upsert = sql.SQL(" ON CONFLICT ({}) DO UPDATE SET {}").format(key, sets)
-        self._execute(
-            sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE {}{}").format(self.table, listed, source, upsert)
-        )
+        return sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE {}{}").format(self.table, listed, source, upsert)
 
     def _check(self, side: Side, values: Values, row: Values, case: Case, how: str, *, moved: bool) -> None:
         """What both versions read of a row that one has written."""
@@ -255,14 +265,12 @@ class Trial:
         asked = sql.SQL(", ").join(sql.SQL("({}) IS TRUE").format(condition) for _, condition in checks)
         alias = sql.SQL(ident(self.pair.facts.table.name))
         query = sql.SQL("SELECT {} FROM {} AS {} WHERE {}").format(asked, self.table, alias, self._where(row))
-        found: list[object] = []
-
-        def ask() -> None:
-            found.extend(self.connection.execute(query).fetchone() or ())
-
-        error = self._attempt(ask)
-        if error is not None:
-            raise Broken(f"{wrote}, and what holds for it cannot be computed: {_first_line(error)}")
+        try:
+            found = self.connection.execute(query).fetchone()
+        except psycopg.Error as error:
+            if self.connection.closed:
+                raise
+            raise Broken(f"{wrote}, and what holds for it cannot be computed: {_first_line(error)}") from None
         if not found:
             raise Broken(f"{wrote}, and the row is not there")
         for (what, _), holds in zip(checks, found, strict=True):
@@ -270,11 +278,22 @@ class Trial:
                 read = _pairs(self.both, self._read(row, self.both))
                 raise Broken(f"{wrote}, and {what}: there is {read}")
 
-    def _stored(self, side: Side, values: Values) -> tuple[str | None, ...]:
-        """Values as the columns would store them, as text."""
-        listed = sql.SQL(", ").join(self._as_stored(name, values[name]) for name in side.own)
-        found = self.connection.execute(sql.SQL("SELECT {}").format(listed)).fetchone()
-        return tuple(found or ())
+    def _moves(self, side: Side, values: Values) -> bool:
+        """Whether these values differ from those that the row has; where there is no row they do."""
+        pairs = sql.SQL(" OR ").join(
+            sql.SQL('{}::text COLLATE "C" IS DISTINCT FROM {}').format(
+                sql.Identifier(name), self._as_stored(name, values[name])
+            )
+            for name in side.own
+        )
+        query = sql.SQL("SELECT {} FROM {} WHERE {}").format(pairs, self.table, self._where(self.rows[0]))
+        try:
+            found = self.connection.execute(query).fetchone()
+        except psycopg.Error as error:
+            if self.connection.closed:
+                raise
+            raise Refused(_first_line(error)) from None  # no value of the column's type at all
+        return found is None or bool(found[0])
 
     def _as_stored(self, name: str, value: str | None) -> sql.Composed:
         return sql.SQL('({}::{})::text COLLATE "C"').format(sql.Literal(value), sql.SQL(self._field(name).type))
@@ -295,9 +314,6 @@ class Trial:
         query = sql.SQL("SELECT {} FROM {} WHERE {}").format(listed, self.table, self._where(row))
         found = self.connection.execute(query).fetchone()
         return tuple(found) if found else ()
-
-    def _execute(self, statement: sql.Composed) -> None:
-        self.connection.execute(statement)
 
     def _field(self, name: str) -> Field:
         field = self.pair.facts.field(name)

@@ -34,6 +34,7 @@ WANTED = (
     }
     | {
         ("laws", Place.LIVE): ((ALL_VERSIONS, State.EXPANDED),),
+        ("roundtrip", Place.COPY): ((OLD, State.EXPANDED), (NEW, State.EXPANDED)),
         ("rehearsal", Place.COPY): tuple((ALL_VERSIONS, s) for s in (State.BASE, State.EXPANDED, State.CONTRACTED)),
     }
 )

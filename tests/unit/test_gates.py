@@ -26,11 +26,13 @@ from parallelchange.gates import (
     prepare,
     probe,
     rehearsal,
+    roundtrip,
     schema,
     shape,
     soak,
 )
 from parallelchange.gates.execute import Executed, Outcome, PhaseRun
+from parallelchange.gates.roundtrip import RoundTripFact
 from parallelchange.model import FULL, GateResult, Severity, State, Verdict
 
 PASS, FAIL, UNKNOWN = Verdict
@@ -82,6 +84,7 @@ def test_the_acts_that_move_something_are_guarded() -> None:
         laws.judge([]),
         backfill.judge([]),
         execute.judge(PhaseRun("v1", State.EXPANDED, ())),
+        roundtrip.judge("v1", ()),
         probe.judge(probe.ProbeFact("v1", declared=True, ok=None, detail="no copy")),
         copies.judge(copies.CopiesFact("v1", None, None)),
         metrics.judge(metrics.MetricsFact("v1", 50, None, None, None, 0.0, 20, None, None, "", ""), "v1"),
@@ -460,3 +463,20 @@ def test_plan_keeps_texts_of_large_tables_alone() -> None:
     assert again["1"].scans == ("t",)
     assert again["2"].text == "by s_pkey"
     assert plan.kept({}) == {}
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ((RoundTripFact("t", 10),), (PASS,)),
+        ((RoundTripFact("t", 10, 3), RoundTripFact("u", 1)), (PASS,)),
+        ((RoundTripFact("t", 10, broken="v1 wrote (a 'x') by INSERT, and the law is broken"),), (FAIL, "broken")),
+        ((RoundTripFact("t", 10, broken="x"), RoundTripFact("u", 0)), (FAIL, "broken", "none")),
+        ((RoundTripFact("t", 0, 90, why="no parent"),), (UNKNOWN, "none")),
+        ((RoundTripFact("t", 10), RoundTripFact("u", 0)), (UNKNOWN, "none")),
+        ((RoundTripFact("t", 10, why="the trial broke off"),), (UNKNOWN, "untold")),
+        ((), (UNKNOWN, "none")),
+    ],
+)
+def test_roundtrip(facts: tuple[RoundTripFact, ...], expected: tuple[Any, ...]) -> None:
+    says(roundtrip.judge("v1", facts), *expected)
