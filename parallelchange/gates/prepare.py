@@ -63,8 +63,8 @@ class StatementFact:
         unasked: Why the server was not asked here; empty when it was.
         cause: The DDL after which it fails, where that is known.
         plan: How the server would run it; None when it was not asked or did not take it.
-        held: What PostgreSQL says to it in a session that has held it prepared since the state before; empty when that
-            works, or nobody has.
+        held: What PostgreSQL says to it in a session that is open since the state before, and has held it prepared if
+            the version's do; empty when it works there, or there is no such session.
     """
 
     id: str

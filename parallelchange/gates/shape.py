@@ -34,7 +34,7 @@ def judge(version: str, facts: Sequence[StatementFact] | None) -> GateResult:
     for fact in asked:
         where = place(version, fact)
         if fact.held and fact.found == fact.recorded:
-            told = f"{shown(fact.sql)} fails in sessions that have prepared it: {fact.held}"
+            told = f"{shown(fact.sql)} fails in sessions that were open before: {fact.held}"
             changed.append(GATE.finding("held", told + since(fact), where=where))
         elif fact.found is None:
             told = f"{shown(fact.sql)}: its columns could not be told"

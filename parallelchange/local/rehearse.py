@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from parallelchange.adapters.postgres.causes import Causes, changed, find_causes, foresee_causes
 from parallelchange.adapters.postgres.database import PostgresDatabase
 from parallelchange.adapters.postgres.execute import execute_all
+from parallelchange.adapters.postgres.held import Held, held
 from parallelchange.adapters.postgres.ledger import PostgresLedger
 from parallelchange.change import Version
 from parallelchange.corpus import Corpus, read_corpus
@@ -49,9 +51,15 @@ class Rehearsal:
     _before: dict[str, tuple[Executed, ...]] = field(default_factory=dict)
     _planned: dict[str, dict[str, PlanFact]] = field(default_factory=dict)
     _foreseen: Causes = field(default_factory=Causes)
+    _held: dict[str, Held] = field(default_factory=dict)
+    _open: ExitStack = field(default_factory=ExitStack)
 
     def all(self) -> list[Evidence]:
         """Go through the phases; what cannot be reached because of an error is failed with that error."""
+        with self._open:
+            return self._all()
+
+    def _all(self) -> list[Evidence]:
         old, new = self.plan.change.versions
         stages: tuple[tuple[Callable[[], tuple[Finding, ...]], State, tuple[Version, ...]], ...] = (
             (self._base, State.BASE, (old,)),
@@ -118,6 +126,8 @@ class Rehearsal:
         """All layers of what the version sends, in this state."""
         self.tell(f"  {version.name}: preparing and executing what it sends")
         told = self.database.statements(version, on_copy=True)
+        if told is not None and version.name in self._held:
+            told = self._held.pop(version.name).told(told)
         executed: tuple[Executed, ...] = ()
         before = self._before.get(version.name)
         if version.statements is not None:
@@ -137,6 +147,10 @@ class Rehearsal:
         self._planned[version.name] = planning.plans(told)
         self._keep(version.name, state, execute.judge(execute.PhaseRun(version.name, state, executed, before)))
         self._before[version.name] = executed
+        last = State.EXPANDED if version.name == self.plan.change.old.name else State.CONTRACTED
+        if version.statements is not None and state is not last:
+            # The version's sessions live through what comes next; this one stands for them.
+            self._held[version.name] = self._open.enter_context(held(self.database.url, corpus, version.role))
 
     def _round_trips(self) -> None:
         """Rows that each version writes, through the eyes of both."""

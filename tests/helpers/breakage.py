@@ -94,8 +94,12 @@ class Session:
     def __init__(self, url: str, uses: Sequence[Use]) -> None:
         self.uses = uses
         self.connection = psycopg.connect(url, autocommit=True, application_name=APPLICATION)
-        for statement in (text for use in uses for text in use.first):
-            self.connection.execute(statement)
+        try:
+            for statement in (text for use in uses for text in use.first):
+                self.connection.execute(statement)
+        except psycopg.Error:
+            self.connection.close()
+            raise
 
     def send(self, use: Use, time: int) -> Seen:
         """Send it once more; an error is an answer, too."""

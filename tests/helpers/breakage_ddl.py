@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["DDL", "NOTHING"]
+__all__ = ["DDL", "NOTHING", "OF_ROWS"]
 
 NOTHING = "nothing"
 """The control: where nothing is done, nothing may break and nothing may block."""
+
+OF_ROWS = frozenset({"empty table", "sequence begins anew"})
+"""They leave the schema as it is, and no fingerprint of it can tell them: rows change all the time."""
 
 _RAISE = "RAISE EXCEPTION 'not like this'"
 _VIEW = (

@@ -24,6 +24,19 @@ WITH RECURSIVE tree AS (
   SELECT c.* FROM pg_class c WHERE c.oid IN (SELECT id FROM tree) OR (c.relnamespace IN (SELECT oid FROM spaces)
     AND c.relkind IN ('r', 'p', 'v')
     AND EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid IN (SELECT id FROM tree) AND NOT g.tgisinternal))
+), calls AS (
+  SELECT EXISTS (
+    SELECT FROM pg_depend d JOIN pg_proc p ON d.refclassid = 'pg_proc'::regclass AND p.oid = d.refobjid
+    LEFT JOIN pg_constraint c ON d.classid = 'pg_constraint'::regclass AND c.oid = d.objid
+    LEFT JOIN pg_attrdef f ON d.classid = 'pg_attrdef'::regclass AND f.oid = d.objid
+    LEFT JOIN pg_index x ON d.classid = 'pg_class'::regclass AND x.indexrelid = d.objid
+    LEFT JOIN pg_trigger g ON d.classid = 'pg_trigger'::regclass AND g.oid = d.objid
+    LEFT JOIN pg_policy y ON d.classid = 'pg_policy'::regclass AND y.oid = d.objid
+    WHERE p.pronamespace IN (SELECT oid FROM spaces)
+      AND (c.contypid <> 0 OR EXISTS (SELECT FROM tree
+           WHERE id IN (c.conrelid, f.adrelid, x.indrelid, g.tgrelid, y.polrelid)))) AS "any"
+), types AS (
+  SELECT a.atttypid AS id FROM pg_attribute a WHERE a.attrelid IN (SELECT id FROM tree)
 ), lines AS (
   SELECT format('%%s %%s %%s %%s', oid::regclass, relkind, relrowsecurity, pg_get_expr(relpartbound, oid)) AS line
   FROM rels
@@ -34,7 +47,7 @@ WITH RECURSIVE tree AS (
   LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
   UNION ALL
   SELECT format('%%s %%s', conrelid, pg_get_constraintdef(oid)) FROM pg_constraint
-  WHERE (conrelid IN (SELECT oid FROM rels) AND contype NOT IN ('n', 't')) OR contypid <> 0
+  WHERE (conrelid IN (SELECT oid FROM rels) AND contype NOT IN ('n', 't')) OR contypid IN (SELECT id FROM types)
   UNION ALL
   SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid IN (SELECT oid FROM rels)
   UNION ALL
@@ -46,9 +59,9 @@ WITH RECURSIVE tree AS (
   FROM pg_policy WHERE polrelid IN (SELECT oid FROM rels)
   UNION ALL
   SELECT format('%%s %%s', oid::regprocedure, md5(concat(prosrc, pg_get_function_sqlbody(oid)))) FROM pg_proc
-  WHERE pronamespace IN (SELECT oid FROM spaces)
+  WHERE pronamespace IN (SELECT oid FROM spaces) AND (SELECT "any" FROM calls)
   UNION ALL
-  SELECT format('%%s %%s', enumtypid::regtype, enumlabel) FROM pg_enum
+  SELECT format('%%s %%s', enumtypid::regtype, enumlabel) FROM pg_enum WHERE enumtypid IN (SELECT id FROM types)
 )
 SELECT md5(string_agg(line, chr(10) ORDER BY line COLLATE "C")) FROM lines
 """

@@ -1,4 +1,4 @@
-"""Statements held prepared on a session while the schema changes, as the version's own sessions hold theirs.
+"""A session that stays open while the schema changes, as the version's own do, and keeps its settings and statements.
 
 Only the server knows what it compares when a prepared statement is used again: columns and types, but collations too,
 and whether there still is what it refers to. So it is asked, on a copy, by a session that was open before.
@@ -30,10 +30,11 @@ class Held:
     Args:
         connection: The session.
         asked: What it has prepared; the place of each is in its name.
+        others: What it has not, and will send anew.
     """
 
-    def __init__(self, connection: Connection, asked: Sequence[Question]) -> None:
-        self.connection, self.asked = connection, asked
+    def __init__(self, connection: Connection, asked: Sequence[Question], others: Sequence[Question] = ()) -> None:
+        self.connection, self.asked, self.others = connection, asked, others
         told = self._ask([q.asks(_name(number)) for number, q in enumerate(asked)])
         self._fine = {q.id for q, error in zip(asked, told, strict=True) if error is None}
 
@@ -45,6 +46,9 @@ class Held:
         """
         found = self._ask([q.asks(_name(number))[1:] for number, q in enumerate(self.asked)])
         broken = {q.id: error for q, error in zip(self.asked, found, strict=True) if error and q.id in self._fine}
+        # What it prepares only now is looked up by the settings that it was opened with.
+        anew = self._ask([[(b"", q.text, q.types)] for q in self.others])
+        broken |= {q.id: error for q, error in zip(self.others, anew, strict=True) if error}
         # What a new session is told as well is said already.
         return [
             fact if fact.error or (fact.plan and fact.plan.error) else replace(fact, held=broken.get(fact.id, ""))
@@ -81,5 +85,9 @@ def held(url: str, corpus: Corpus, role: str | None) -> Iterator[Held]:
     """
     with asking_session(url, role) as session:
         left = unasked(corpus, on_copy=True)
-        wanted = [statement for statement in corpus.statements if statement.prepared and statement.id not in left]
-        yield Held(session.connection, questions(session.connection, corpus, wanted))
+        asked = [statement for statement in corpus.statements if statement.id not in left]
+        prepared, others = (
+            questions(session.connection, corpus, [s for s in asked if s.prepared is wanted])
+            for wanted in (True, False)
+        )
+        yield Held(session.connection, prepared, others)

@@ -93,6 +93,9 @@ class Replay:
         """
         self.sessions.enter(unit.session)
         self._do("SAVEPOINT parallelchange_unit")
+        if self.pg.parameter_status(b"default_transaction_read_only") == b"on":
+            # A default is for transactions that begin, and ours has begun; at the savepoint's end it is as it was.
+            self._do("SET LOCAL transaction_read_only = on")
         self._savepoints.clear()
         outcomes: list[Outcome] = []
         failed = False
