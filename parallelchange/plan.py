@@ -173,7 +173,7 @@ def make_plan(change: Change, base: Catalog) -> Plan:
         expectations=tuple(_expect(base.tables[t.table], change, t) for t in triggers),
     )
     parts = (plan.expand, plan.backfills, plan.migrate, plan.contract, plan.laws)
-    traffic = (change.traffic.stages, change.old.name, change.new.name)
+    traffic = (change.traffic.stages, [(version.name, version.role) for version in change.versions])
     return replace(plan, digest=digest([parts, traffic]))
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from parallelchange.gates.base import Act, Gate, failed, passed
-from parallelchange.model import Finding, GateResult, State
+from parallelchange.gates.base import Act, Gate, failed, unknown
+from parallelchange.model import Finding, GateResult, Severity, State, Verdict
 
 __all__ = ["GATE", "judge"]
 
@@ -19,11 +19,16 @@ GATE = Gate(
 )
 
 
-def judge(state: State, findings: Sequence[Finding]) -> GateResult:
-    """The state was reached, and nothing was found wrong in it.
+def judge(state: State, findings: Sequence[Finding], unlike: Sequence[Finding] = ()) -> GateResult:
+    """The state was reached, nothing was found wrong in it, and the copy is like the database.
 
     Args:
         state: The state of the copy's schema that was to be reached.
         findings: What kept it from being reached, or is wrong with it.
+        unlike: What the copy has otherwise than its database: then it proves nothing of it; a warning is told.
     """
-    return failed(GATE, *findings, state=state) if findings else passed(GATE, state=state)
+    if findings:
+        return failed(GATE, *findings, *unlike, state=state)
+    if any(finding.severity is Severity.ERROR for finding in unlike):
+        return unknown(GATE, *unlike, state=state)
+    return GateResult(GATE.id, Verdict.PASS, tuple(unlike), None, {"state": state})

@@ -90,7 +90,9 @@ class EmbeddedPostgres:
         """A URL for libpq and psycopg; SQLAlchemy takes it as `postgresql+psycopg://…`."""
         info = self._running.get_postmaster_info()
         host = quote(str(info.socket_dir), safe="/")
-        return f"postgresql://{quote(user, safe='')}@/{quote(database, safe='')}?host={host}&port={info.port}"
+        # Named and empty, so that a PGHOSTADDR of the environment does not lead to another server.
+        where = f"host={host}&port={info.port}&hostaddr="
+        return f"postgresql://{quote(user, safe='')}@/{quote(database, safe='')}?{where}"
 
     def create_database(self, name: str) -> str:
         """Make an empty database and answer its URL."""

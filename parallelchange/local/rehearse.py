@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from parallelchange.adapters.postgres.causes import Causes, changed, find_causes, foresee_causes
+from parallelchange.adapters.postgres.connection import connect
 from parallelchange.adapters.postgres.database import PostgresDatabase
 from parallelchange.adapters.postgres.execute import execute_all
+from parallelchange.adapters.postgres.fingerprint import schema_lines
 from parallelchange.adapters.postgres.held import Held, held
 from parallelchange.adapters.postgres.ledger import PostgresLedger
 from parallelchange.change import Version
@@ -21,13 +23,28 @@ from parallelchange.gates import plan as planning
 from parallelchange.gates.execute import Executed
 from parallelchange.gates.prepare import PlanFact, StatementFact
 from parallelchange.local.copy import copy_database
+from parallelchange.local.likeness import Likeness, likeness
 from parallelchange.local.scratch import scratch_database
-from parallelchange.model import Evidence, EvidenceKey, Finding, GateResult, Phase, Place, State, Verdict, combine
+from parallelchange.model import (
+    Evidence,
+    EvidenceKey,
+    Finding,
+    GateResult,
+    Phase,
+    Place,
+    Severity,
+    State,
+    Verdict,
+    combine,
+)
 from parallelchange.plan import Plan, state_of
 from parallelchange.ports import Applied
 from parallelchange.rollout.observe import ALL_VERSIONS, corpora, specs
 
 __all__ = ["Rehearsal", "rehearse"]
+
+_SHOWN = 5
+_LONGEST = 200
 
 
 @dataclass
@@ -39,15 +56,19 @@ class Rehearsal:
         database: The copy.
         builds: Version to what runs as it; goes into the evidence.
         tell: Told what is done next.
+        like: How the copy came out beside its database; None where it is no copy of any.
     """
 
     plan: Plan
     database: PostgresDatabase
     builds: Mapping[str, str | None]
     tell: Callable[[str], None]
+    like: Likeness | None = None
     run: str = field(default_factory=lambda: uuid.uuid4().hex)
     evidence: list[Evidence] = field(default_factory=list)
     applied: dict[str, Applied] = field(default_factory=dict)
+    _fingerprint: str = ""
+    _began: State | None = None
     _before: dict[str, tuple[Executed, ...]] = field(default_factory=dict)
     _planned: dict[str, dict[str, PlanFact]] = field(default_factory=dict)
     _foreseen: Causes = field(default_factory=Causes)
@@ -81,7 +102,8 @@ class Rehearsal:
                         remedy=error.hint or "",
                     )
             stopped = (broken,) if broken else findings
-            self._keep(ALL_VERSIONS, state, rehearsal.judge(state, stopped))
+            self._fingerprint = self._fingerprint_in(state)
+            self._keep(ALL_VERSIONS, state, rehearsal.judge(state, stopped, self._unlike()))
             for version in versions:
                 if broken is None:
                     self._version(version, state)
@@ -91,6 +113,7 @@ class Rehearsal:
 
     def _base(self) -> tuple[Finding, ...]:
         state, differences = self._state()
+        self._began = state
         if state is State.EXPANDED:
             # The live database is expanded already: the copy goes back to where the change began.
             self.applied["revert"] = self.database.revert()
@@ -118,6 +141,27 @@ class Rehearsal:
         if state is not State.CONTRACTED:
             raise SchemaState(f"after contract the schema is {state}: {'; '.join(differences)}")
         return ()
+
+    def _fingerprint_in(self, state: State) -> str:
+        """The state that the copy was made in is the database's own, whatever this server prints of it."""
+        if self.like is not None and state is self._began:
+            return self.like.fingerprint
+        return self.database.catalog().fingerprint
+
+    def _unlike(self) -> tuple[Finding, ...]:
+        """What the copy has otherwise than its database."""
+        if self.like is None:
+            return ()
+        there, here = self.like.versions
+        if there != here:
+            told = f"it was rehearsed on PostgreSQL {here}, and the database runs on {there}"
+            remedy = "rehearse on a server of its version: `parallelchange rehearse --on DSN`"
+            return (rehearsal.GATE.finding("version", told, remedy=remedy, severity=Severity.WARNING),)
+        remedy = "rehearse where it can be copied whole: `parallelchange rehearse --on DSN`"
+        return tuple(
+            rehearsal.GATE.finding("unlike", f"the copy is unlike the database: {line[:_LONGEST]}", remedy=remedy)
+            for line in self.like.differences[:_SHOWN]
+        )
 
     def _state(self) -> tuple[State, tuple[str, ...]]:
         return state_of(self.plan, self.database.catalog())
@@ -182,7 +226,7 @@ class Rehearsal:
             version=version,
             gate=result.gate,
             build=self.builds.get(version) or "",
-            fingerprint=self.database.catalog().fingerprint,
+            fingerprint=self._fingerprint,
             statements=corpora(self.plan).get(version, ""),
             plan=self.plan.digest,
             spec=specs(self.plan).get(version, ""),
@@ -220,15 +264,19 @@ def rehearse(
         Unavailable: The copy cannot be made.
     """
     tell("copying the schema and some rows")
+    with connect(url) as source:
+        before = schema_lines(source)
     roles = {version.role for version in plan.change.versions if version.role}
     with scratch_database(url, on, tell) as scratch:
         copy = scratch.url
         copy_database(url, copy, scratch.tools, spec=plan.change.rehearsal, roles=roles, tell=tell)
+        with connect(url) as source, connect(copy) as made:
+            like = likeness(source, made, before)
         ledger = PostgresLedger(copy, plan.change.name)
         database = PostgresDatabase(copy, plan, ini)
         try:
             ledger.open()
-            rehearsal_ = Rehearsal(plan, database, builds, tell)
+            rehearsal_ = Rehearsal(plan, database, builds, tell, like)
             rehearsal_.all()
         finally:
             ledger.close()

@@ -30,8 +30,8 @@ from helpers.breakage_verdict import (
     verdicts,
 )
 
-from parallelchange.adapters.postgres.catalog import fingerprint
 from parallelchange.adapters.postgres.connection import connect
+from parallelchange.adapters.postgres.fingerprint import fingerprint
 from parallelchange.local.postgres import EmbeddedPostgres, scratch_postgres
 from parallelchange.model import GateResult, Verdict
 

@@ -10,8 +10,9 @@ import psycopg
 import pytest
 from helpers.changes import CASES, RENAME, SPLIT, Case, live_plan, run_phase, session
 
-from parallelchange.adapters.postgres.catalog import canonical_types, fingerprint, read_catalog
+from parallelchange.adapters.postgres.catalog import canonical_types, read_catalog
 from parallelchange.adapters.postgres.connection import connect
+from parallelchange.adapters.postgres.fingerprint import fingerprint
 from parallelchange.model import Column, State, TableName
 from parallelchange.operations.trigger import Trigger
 from parallelchange.plan import Plan, state_of

@@ -20,8 +20,8 @@ import pytest
 from helpers.richschema import RICH, ROLES
 from psycopg import sql
 
-from parallelchange.adapters.postgres.catalog import fingerprint
 from parallelchange.adapters.postgres.connection import connect
+from parallelchange.adapters.postgres.fingerprint import fingerprint
 from parallelchange.change import Mask, RehearsalSpec
 from parallelchange.errors import Busy, Denied, Unavailable
 from parallelchange.local.copy import copy_database

@@ -18,7 +18,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 from parallelchange.adapters.postgres import evidence as module
-from parallelchange.adapters.postgres.catalog import fingerprint, schema_lines
+from parallelchange.adapters.postgres.fingerprint import fingerprint, schema_lines
 from parallelchange.adapters.postgres.ledger import PostgresLedger, ensure_ledger, migrations_path
 from parallelchange.errors import Tampered
 from parallelchange.evidence import EvidenceFile, about, body, genesis, link

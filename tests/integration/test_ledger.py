@@ -19,7 +19,7 @@ from helpers.changes import session
 from helpers.repository import alembic, make_repository
 
 from parallelchange.adapters.postgres import ledger as module
-from parallelchange.adapters.postgres.catalog import fingerprint
+from parallelchange.adapters.postgres.fingerprint import fingerprint
 from parallelchange.adapters.postgres.ledger import LEDGER_HEAD, PostgresLedger, ensure_ledger, migrations_path
 from parallelchange.errors import Busy, Unavailable
 from parallelchange.model import Evidence, EvidenceKey, Finding, GateResult, Severity, State, Verdict

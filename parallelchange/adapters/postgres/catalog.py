@@ -7,10 +7,10 @@ from collections.abc import Iterable
 import psycopg
 
 from parallelchange.adapters.postgres.connection import Connection
-from parallelchange.adapters.postgres.fingerprint import fingerprint, schema_lines
+from parallelchange.adapters.postgres.fingerprint import fingerprint
 from parallelchange.model import Catalog, Column, Table, TableName
 
-__all__ = ["canonical_types", "fingerprint", "read_catalog", "schema_lines"]
+__all__ = ["canonical_types", "read_catalog"]
 
 _TABLE = """
 SELECT c.oid, c.relkind, nullif(c.reltuples, -1)::bigint,

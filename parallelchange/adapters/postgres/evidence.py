@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from hashlib import sha256
 
-from parallelchange.adapters.postgres.catalog import schema_lines
 from parallelchange.adapters.postgres.connection import Connection
+from parallelchange.adapters.postgres.fingerprint import digest_of, schema_lines
 from parallelchange.errors import Tampered, Unavailable
 from parallelchange.evidence import about, body, from_body, genesis, link, micros, supersedes
 from parallelchange.model import Evidence
@@ -137,12 +136,8 @@ def keep_schema(connection: Connection, fingerprint: str | None) -> None:
     lines = schema_lines(connection)
     connection.execute(
         "INSERT INTO parallelchange.schema (fingerprint, lines) VALUES (%s, %s) ON CONFLICT DO NOTHING",
-        (_digest(lines), json.dumps(lines)),
+        (digest_of(lines), json.dumps(lines)),
     )
-
-
-def _digest(lines: Sequence[str]) -> str:
-    return sha256("\n".join(lines).encode()).hexdigest()
 
 
 def schema_changes(connection: Connection, fingerprint: str) -> tuple[str, ...] | None:
@@ -160,7 +155,7 @@ def schema_changes(connection: Connection, fingerprint: str) -> tuple[str, ...] 
         before = [str(line) for line in json.loads(row[0])]
     except (ValueError, TypeError):
         return None
-    if _digest(before) != fingerprint:
+    if digest_of(before) != fingerprint:
         return None  # somebody changed it: it tells nothing
     then, now = Counter(before), Counter(schema_lines(connection))
     told = [*(("+", line) for line in (now - then).elements()), *(("-", line) for line in (then - now).elements())]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
 from parallelchange.adapters.postgres.connection import Connection
 from parallelchange.sql import PINNED
 
-__all__ = ["fingerprint", "schema_lines"]
+__all__ = ["digest_of", "fingerprint", "schema_lines"]
 
 # Definitions are printed by these settings; set here, they are the same for every session. Compiling a query that
 # takes some hundredths of a second would take longer than running it.
@@ -47,4 +48,9 @@ def schema_lines(connection: Connection) -> list[str]:
 
 def fingerprint(connection: Connection) -> str:
     """sha256 over the lines of the schema."""
-    return hashlib.sha256("\n".join(schema_lines(connection)).encode()).hexdigest()
+    return digest_of(schema_lines(connection))
+
+
+def digest_of(lines: Iterable[str]) -> str:
+    """The fingerprint of a schema whose lines are known."""
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
