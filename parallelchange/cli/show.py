@@ -96,7 +96,7 @@ def gate_table(rows: Iterable[tuple[str, GateResult]], *, title: str = "") -> Ta
     for result, whose in _merged(rows):
         why = result.findings[0].message if result.findings else _measured(result) if len(whose) == 1 else ""
         verdict = Text(result.verdict.value, style=_COLOUR[result.verdict])
-        table.add_row(result.gate, ", ".join(whose), verdict, Text(why[:300]))
+        table.add_row(result.gate, ", ".join(dict.fromkeys(whose)), verdict, Text(why[:300]))
     return table
 
 
@@ -155,7 +155,7 @@ def _measured(result: GateResult) -> str:
         if value is None or name in ("fingerprint", "state", "detail", "plans"):
             continue
         if isinstance(value, dict):
-            shown += [f"{count} not: {what}" for what, count in value.items()]
+            shown += [f"{name} {count} ({what})" for what, count in value.items()]
             continue
         shown.append(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}")
     return ", ".join(shown)
