@@ -407,3 +407,11 @@ def test_rehearsal_fails_on_what_kept_a_state_from_being_reached() -> None:
 )
 def test_roundtrip(facts: tuple[RoundTripFact, ...], expected: tuple[Any, ...]) -> None:
     says(roundtrip.judge("v1", facts), *expected)
+
+
+def test_roundtrip_tells_what_the_new_version_cannot_write_yet() -> None:
+    result = roundtrip.judge(
+        "v2", (RoundTripFact("t", 10, 1, untaken="v2 cannot write (b NULL) while both shapes live"),)
+    )
+    says(result, PASS, "untaken")
+    assert result.findings[0].severity is Severity.INFO
