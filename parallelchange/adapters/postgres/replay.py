@@ -195,7 +195,7 @@ class Replay:
         """Remember what outlives the transaction, and keep our own limits."""
         if word == "prepare" and (found := _PREPARE.match(text)):
             self.sessions.prepared(found[1], text)
-        if "timeout" in text.lower():
+        if word == "set" or "set_config" in text.lower():
             self.sessions.guard()
         if word == "reset" and "all" in text.lower():
             self.sessions.reset()
