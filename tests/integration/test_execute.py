@@ -378,3 +378,26 @@ def test_a_copy_gets_a_row_that_fits(shop: str) -> None:
     ran = run(shop, sender)
     assert errors(ran[:4]) == {item.sql: [None] for item in ran[:4]}
     assert [o.rows for item in ran[:4] for o in item.outcomes] == [1] * 4
+
+
+def test_the_corpus_is_sent_as_it_is_written(shop: str) -> None:
+    sender = sent("SET client_encoding = 'LATIN1'")("INSERT INTO t (a) VALUES ('é中')")(
+        "SELECT 1 FROM t WHERE a = 'é中'"
+    )
+    assert run(shop, sender)[-1].outcomes[0].rows == 1
+
+
+def test_odd_corpora_are_told_and_leave_nothing(shop: str) -> None:
+    before = contents(shop)
+    odd = (
+        "", "SELECT 1; SELECT 2", "SAVEPOINT", "ROLLBACK TO nowhere", "SET LOCAL bad-name = 1", "FETCH nothing",
+        "SELECT set_config('a b.c', 'x', true)", "COPY nowhere FROM STDIN", "COPY t (nope) FROM STDIN", "LOAD 'nope'",
+        "SET session_replication_role = replica", "TRUNCATE t RESTART IDENTITY", "DROP TABLE t CASCADE", "RESET ALL",
+        "SET SESSION AUTHORIZATION DEFAULT", "SET search_path = ''", "SELECT setval('public.t_id_seq', 999)",
+    )  # fmt: skip
+    sender = Sender()
+    for number, sql in enumerate(odd):
+        sender(sql, session=1 + number % 3)
+    ran = run(shop, sender)
+    assert run(shop, sender, before=ran) == ran
+    assert contents(shop) == before
