@@ -127,12 +127,13 @@ class _Work:
         """The corpus, once everything is described."""
         recorded: dict[int, Recorded] = {}
         statements: dict[str, Recorded] = {}
-        for known in self.known.values():
+        for (_, _, told), known in self.known.items():
             if known.refused and not known.worked:
                 self.left_out["statements that the server never took"] += 1
                 continue
             types = known.types if known.bound is None else (*known.types, *["unknown"] * known.bound)[: known.bound]
-            item = Recorded(known.sql, types, known.columns, known.prepared, known.where, known.unasked, known.typed)
+            inferred = bool(types) and not told
+            item = Recorded(known.sql, types, known.columns, known.prepared, known.where, known.unasked, inferred)
             first = statements.setdefault(item.id, item)
             recorded[id(known)] = first
             if item.prepared and not first.prepared:
