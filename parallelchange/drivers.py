@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 from parallelchange.sqltext import Kind, Token, kind_of, tokens
 from parallelchange.transactions import opening
@@ -32,6 +33,7 @@ _ENDS_FROM = frozenset({
 })  # fmt: skip
 
 
+@lru_cache(maxsize=512)
 def not_the_apps(sql: str) -> str:
     """Why one statement does not belong in a corpus; empty when it does."""
     words = opening(sql, 2)

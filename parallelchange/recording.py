@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from parallelchange.corpus import Corpus, Recorded, Step, Unit
 from parallelchange.describing import Describe, Draft, Known, Refused, describe_all
 from parallelchange.drivers import not_the_apps
-from parallelchange.redact import Redaction
+from parallelchange.redact import LONGEST, Redaction
 from parallelchange.sqltext import Kind, Template, kind_of, template, tokens
 from parallelchange.thinning import thin
 from parallelchange.transactions import Event, Sent, Transaction, opening, transactions
@@ -69,6 +69,7 @@ class _Work:
         self.drafts: list[Draft] = []
         self.left_out: Counter[str] = Counter()
         self._sessions: dict[str, int] = {}
+        self._where: dict[str, str] = {}
         self._lookup: dict[str, tuple[str, ...]] = {}
 
     def take(self, transaction: Transaction) -> None:
@@ -99,8 +100,11 @@ class _Work:
     def _step(self, draft: Draft, session: str, sent: Sent) -> None:
         lookup = self._lookup.get(session, ())
         cut, bound = self._cut(sent)
-        where = sent.where or self.where
-        new = Known(cut.sql, bound, sent.types, cut.literals, lookup, where, bool(sent.types))
+        told = sent.where or self.where
+        if told not in self._where:  # a command line may hold a password
+            self._where[told] = self.redaction.value(told)[:LONGEST]
+        where = self._where[told]
+        new = Known(cut.sql, bound, sent.types, cut.literals, lookup, where)
         known = self.known.setdefault((cut.sql, bound, sent.types), new)
         known.prepared |= sent.prepared
         known.worked |= not sent.sqlstate
@@ -127,12 +131,15 @@ class _Work:
         """The corpus, once everything is described."""
         recorded: dict[int, Recorded] = {}
         statements: dict[str, Recorded] = {}
-        for (_, _, told), known in self.known.items():
+        for (_, _, declared), known in self.known.items():
             if known.refused and not known.worked:
                 self.left_out["statements that the server never took"] += 1
                 continue
+            if known.refused and known.bound is None:  # it can neither be prepared nor run
+                self.left_out["statements that cannot be prepared as they were told, without values"] += 1
+                continue
             types = known.types if known.bound is None else (*known.types, *["unknown"] * known.bound)[: known.bound]
-            inferred = bool(types) and not told
+            inferred = bool(types) and not declared
             item = Recorded(known.sql, types, known.columns, known.prepared, known.where, known.unasked, inferred)
             first = statements.setdefault(item.id, item)
             recorded[id(known)] = first

@@ -7,6 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 from parallelchange.sqltext import Token, joined, tokens, unquoted
@@ -29,11 +30,17 @@ _FORMS = (
     re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?"),
     re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"),
     re.compile(r"\b(?:gh[pousr]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|xox[abeprs]-[\w-]{10,})"),
-    re.compile(r"\b(?:sk|rk|pk)[-_](?:live|test|proj)?[-_]?\w{20,}"),
-    re.compile(r"\bbearer\s+([\w.~+/=-]{8,})", re.IGNORECASE),
+    re.compile(r"\b(?:[srp]k[-_](?:live|test|proj|ant)[-_][\w-]{16,}|sk-[A-Za-z0-9]{20,})"),
+    re.compile(r"\bbearer\s+((?=[\w.~+/=-]*[0-9])[\w.~+/=-]{8,})", re.IGNORECASE),
     re.compile(r"://[^/\s:@]*:([^@\s/]+)@"),
-    re.compile(r"\bpassword\s*=\s*'?([^\s'&;]+)", re.IGNORECASE),
 )
+# Of values only: in the body of a function they are code.
+_OF_VALUES = (
+    re.compile(r"\bbearer\s+([\w.~+/=-]{8,})", re.IGNORECASE),
+    re.compile(r"\b(?:password|passwd|secret|token)=([^\s'\"&;,]+)", re.IGNORECASE),
+    re.compile(r"--(?:password|secret|token)[ =](\S+)", re.IGNORECASE),
+)
+_CONNECTION = re.compile(r"\b(?:host|hostaddr|dbname|service)=")
 _JSON_MEMBER = re.compile(r'"([A-Za-z][\w-]*)"\s*:\s*"((?:[^"\\]|\\.)+)"')
 _RUN = re.compile(r"(?<![\w+/-])[\w+/-]{32,}={0,2}", re.ASCII)
 _HEX = re.compile(r"[0-9a-fA-F]+")
@@ -67,7 +74,7 @@ class Redaction:
             shorten: Whether its long literals are cut; those of a definition are a part of it.
         """
         found = list(tokens(sql))
-        named = dict(_named(found))
+        named = _names_in(sql)
         changed = [
             Token(token.kind, self._literal(token.text, named.get(i, ""), shorten=shorten), token.space)
             if token.kind == "string" or (token.kind == "number" and i in named)
@@ -79,7 +86,7 @@ class Redaction:
     def bound(self, sql: str, values: Sequence[str | None]) -> tuple[str | None, ...]:
         """A statement's parameters without the secrets among them."""
         found = list(tokens(sql))
-        names = {int(found[i].text[1:]): name for i, name in _named(found) if found[i].kind == "parameter"}
+        names = {int(found[i].text[1:]): name for i, name in _names_in(sql).items() if found[i].kind == "parameter"}
         return tuple(
             None if value is None else self.value(value, names.get(number, ""))
             for number, value in enumerate(values, start=1)
@@ -114,12 +121,17 @@ class Redaction:
                 return self._stand_in(text, "secrets, by the name of their column")
             return json.dumps(self._hidden(inside))
         text = _JSON_MEMBER.sub(self._member, text)
-        for pattern in _FORMS:
-            text = pattern.sub(lambda match: self._part(match, "secrets, by their form"), text)
-        text = _RUN.sub(self._run, text)
-        for pattern in self._patterns:
-            text = pattern.sub(lambda match: self._part(match, "matches of your patterns"), text)
+        text = self._forms(text, (*_FORMS, *_OF_VALUES))
+        return self._forms(_RUN.sub(self._run, text), self._patterns, "matches of your patterns")
+
+    def _forms(self, text: str, forms: Sequence[re.Pattern[str]], rule: str = "secrets, by their form") -> str:
+        for form in forms:
+            text = form.sub(lambda match: self._part(match, rule), text)
         return text
+
+    def _code(self, text: str) -> str:
+        """What a definition is made of: only what is a secret beyond doubt goes, for the rest is code."""
+        return self._forms(self._forms(text, _FORMS), self._patterns, "matches of your patterns")
 
     def _literal(self, written: str, name: str, *, shorten: bool) -> str:
         text = unquoted(written)
@@ -137,7 +149,8 @@ class Redaction:
                 return written
             digits = self._stand_in(written, "secrets, by the name of their column")
             return digits if digits.isdigit() else f"'{digits}'"
-        safe = self.value(text, name)
+        code = not shorten and (written.startswith("$") or (" " in text and not _CONNECTION.search(text)))
+        safe = self._code(text) if code else self.value(text, name)
         if shorten and len(safe) > LONGEST:
             self.counts["long literals"] += 1
             safe = shortened(safe, "")
@@ -215,6 +228,11 @@ def shortened(text: str, type_: str) -> str:
         return "{" + ",".join(kept) + "}"
     cuttable = not type_ or type_ in ("bytea", "numeric") or type_.startswith(_TEXTS)
     return text[:LONGEST] if cuttable or len(text) > _LONGEST_OPAQUE else text
+
+
+@lru_cache(maxsize=512)
+def _names_in(sql: str) -> dict[int, str]:
+    return dict(_named(list(tokens(sql))))
 
 
 def _named(found: Sequence[Token]) -> Iterator[tuple[int, str]]:

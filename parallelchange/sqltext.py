@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 __all__ = ["Kind", "Template", "Token", "fill", "joined", "kind_of", "split", "template", "tokens", "unquoted"]
 
@@ -31,6 +32,8 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _COMMENT = re.compile(r"/\*|\*/")
+
+_SHORT = 4000  # characters of a text whose tokens are kept: one with a thousand rows in it does not come again
 
 _READS = frozenset({"select", "values", "table", "with"})
 _WRITES = frozenset({"insert", "update", "delete", "merge"})
@@ -64,6 +67,15 @@ class Token:
 
 def tokens(sql: str) -> Iterator[Token]:
     """The tokens of a text, comments and white space left out."""
+    return iter(_tokens(sql)) if len(sql) <= _SHORT else _read(sql)
+
+
+@lru_cache(maxsize=512)  # a recording asks the same few texts again and again
+def _tokens(sql: str) -> tuple[Token, ...]:
+    return tuple(_read(sql))
+
+
+def _read(sql: str) -> Iterator[Token]:
     at, space = 0, False
     while at < len(sql):
         match = _TOKEN.match(sql, at)
@@ -122,6 +134,7 @@ def split(sql: str) -> list[str]:
     return [joined(found) for found in statements if found]
 
 
+@lru_cache(maxsize=512)
 def kind_of(sql: str) -> Kind:
     """What one statement is. When in doubt it writes: then it is never prepared on a database that serves."""
     words = (token.text.lower() for token in tokens(sql) if token.kind == "word")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from parallelchange.sqltext import Token, joined, split, tokens, unquoted
 
@@ -81,6 +82,7 @@ def transactions(events: Iterable[Event]) -> Iterator[Transaction]:
         yield from session.close("rollback")
 
 
+@lru_cache(maxsize=512)
 def opening(sql: str, count: int = 2) -> tuple[str, ...]:
     """The first words of a statement, in lower case."""
     words: list[str] = []

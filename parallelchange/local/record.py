@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shlex
+import shutil
 import subprocess
 import threading
 import time
@@ -14,13 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from parallelchange.adapters.postgres.connection import APPLICATION, connect
+from parallelchange.adapters.postgres.connection import APPLICATION, connect, database_of
 from parallelchange.adapters.postgres.describing import describing
 from parallelchange.adapters.postgres.log import LogEntry, Logged, json_entries, read_file, read_log
 from parallelchange.adapters.postgres.statistics import read_statistics
 from parallelchange.errors import Blocked, Unavailable
 from parallelchange.local.postgres import EmbeddedPostgres, scratch_postgres
-from parallelchange.local.process import LOOPBACK, ReservedPort
+from parallelchange.local.process import LOOPBACK, ReservedPort, tied_to_us
 from parallelchange.local.schemas import Schema
 from parallelchange.recording import Recording, build
 from parallelchange.redact import Redaction
@@ -129,6 +130,7 @@ def record_log(job: Job, paths: Sequence[Path], url: str | None) -> Recording:
     """
     entries = (entry for path in paths for entry in read_file(path))
     logged = read_log(entries, wanted=job.wanted, whole=False)
+    told = _of_one_database(logged, url)
     where = ", ".join(path.name for path in paths)
     if url is not None:
         with describing(url, defines=False) as describe:
@@ -139,10 +141,11 @@ def record_log(job: Job, paths: Sequence[Path], url: str | None) -> Recording:
             scratch = server.create_database(_DATABASE)
             job.schema.lay(scratch)
             job.schema.finish(scratch)
-            recording = _made(job, logged, server, where)
+            with describing(scratch) as describe:
+                recording = build(job.version, logged.events, describe, where=where, redaction=job.redaction)
     if logged.cut:
-        told = {"sendings whose parameters the log had cut (log_parameter_max_length)": logged.cut}
-        recording = Recording(recording.corpus, recording.redacted, {**recording.left_out, **told})
+        told["sendings whose parameters the log had cut (log_parameter_max_length)"] = logged.cut
+    recording = Recording(recording.corpus, recording.redacted, {**recording.left_out, **told})
     return _with_something(recording, f"in {where}", job)
 
 
@@ -161,11 +164,20 @@ def record_statistics(job: Job, url: str) -> Recording:
     return _with_something(recording, "in pg_stat_statements", job)
 
 
+def _of_one_database(logged: Logged, url: str | None) -> dict[str, int]:
+    """Keep what was sent to the database at hand, else to the one that most was sent to; answer what went."""
+    name = database_of(url) if url else next((name for name, _ in logged.by_database().most_common(1)), "")
+    kept = [event for event in logged.events if logged.databases.get(event.session) == name]
+    gone = len(logged.events) - len(kept)
+    logged.events = kept
+    return {f"sendings to other databases than {name}": gone} if gone else {}
+
+
 def _made(job: Job, logged: Logged, server: EmbeddedPostgres, where: str) -> Recording:
     """A corpus of what was logged, described where most of it was sent, if that database is still there."""
     with connect(server.url()) as connection:
         there = {str(row[0]) for row in connection.execute("SELECT datname FROM pg_database WHERE datallowconn")}
-    database = next((name for name, _ in logged.databases.most_common() if name in there), _DATABASE)
+    database = next((name for name, _ in logged.by_database().most_common() if name in there), _DATABASE)
     with describing(server.url(database)) as describe:
         recording = build(job.version, logged.events, describe, where=where, redaction=job.redaction)
     return _with_something(recording, "", job)
@@ -205,9 +217,16 @@ def _run(command: Sequence[str], job: Job, env: Mapping[str, str]) -> None:
         Blocked: It failed.
         Unavailable: There is no such command.
     """
+    if shutil.which(command[0]) is None and not (job.cwd / command[0]).is_file():
+        raise Unavailable(f"{command[0]} cannot be started: there is no such program")
     try:
         process = subprocess.Popen(
-            command, cwd=job.cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            [*tied_to_us(), *command],
+            cwd=job.cwd,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
     except OSError as error:
         raise Unavailable(f"{command[0]} cannot be started: {error.strerror or error}") from None

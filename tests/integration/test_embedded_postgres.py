@@ -15,6 +15,7 @@ import sqlalchemy
 
 from parallelchange.errors import Unavailable
 from parallelchange.local.postgres import EmbeddedPostgres, scratch_postgres
+from parallelchange.local.process import ReservedPort
 
 pytestmark = [pytest.mark.local, pytest.mark.timeout(60)]
 
@@ -123,3 +124,20 @@ def test_processes_have_servers_of_their_own_and_a_killed_one_is_cleaned_up_afte
         assert not Path(data_dir).exists()
     with pytest.raises(psycopg.OperationalError):
         psycopg.connect(url)
+
+
+def test_listens_by_tcp_for_who_knows_the_password() -> None:
+    port = ReservedPort()
+    with scratch_postgres({"log_statement": "all"}) as postgres:
+        with pytest.raises(psycopg.OperationalError):
+            psycopg.connect(f"postgresql://postgres:geheim@127.0.0.1:{port.number}/postgres", connect_timeout=5)
+        postgres.listen(port.number, "geheim")
+        with psycopg.connect(f"postgresql://postgres:geheim@127.0.0.1:{port.number}/postgres") as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+        for wrong in ("postgres:falsch", "postgres"):
+            with pytest.raises(psycopg.OperationalError, match="password"):
+                psycopg.connect(f"postgresql://{wrong}@127.0.0.1:{port.number}/postgres")
+        with psycopg.connect(postgres.url()) as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,), "by its socket as before"
+        assert "geheim" not in postgres.log.read_text()
+    port.release()

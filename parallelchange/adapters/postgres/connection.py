@@ -11,7 +11,7 @@ from psycopg.rows import TupleRow
 from parallelchange.errors import Unavailable
 from parallelchange.sql import PINNED
 
-__all__ = ["Connection", "connect", "describe_url", "session_parameters"]
+__all__ = ["Connection", "connect", "database_of", "describe_url", "session_parameters"]
 
 Connection = psycopg.Connection[TupleRow]
 
@@ -31,6 +31,16 @@ def describe_url(url: str) -> str:
     if odd or (":" in host and not _is_address(host)):
         return UNTOLD  # a slip in the URL puts the password where these should be
     return f"database {name} on {host}" + (f":{port}" if port else "")
+
+
+def database_of(url: str) -> str:
+    """Name of the database a URL leads to.
+
+    Raises:
+        Unavailable: The server does not answer.
+    """
+    with connect(url) as connection:
+        return connection.info.dbname
 
 
 def _is_address(host: str) -> bool:

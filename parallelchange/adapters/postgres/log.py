@@ -43,13 +43,19 @@ class Logged:
 
     Args:
         events: In order.
-        databases: Statements seen in each database.
+        databases: Of each session, the one it was in.
         cut: Sendings whose parameters the server had cut, so that they are not known.
     """
 
     events: list[Event] = field(default_factory=list)
-    databases: Counter[str] = field(default_factory=Counter)
+    databases: dict[str, str] = field(default_factory=dict)
     cut: int = 0
+
+    def by_database(self) -> Counter[str]:
+        """Sendings to each database; `postgres` is where tools go, and does not count."""
+        counted = Counter(self.databases.get(event.session, "") for event in self.events)
+        del counted["postgres"]
+        return counted
 
 
 def read_log(entries: Iterable[LogEntry], *, wanted: Callable[[LogEntry], bool], whole: bool) -> Logged:
@@ -107,7 +113,7 @@ class _Reader:
     def _add(self, entry: LogEntry, event: Event) -> None:
         self._last[event.session] = len(self.logged.events)
         self.logged.events.append(event)
-        self.logged.databases[str(entry.get("dbname", ""))] += 1
+        self.logged.databases[event.session] = str(entry.get("dbname", ""))
 
     def _add_prepared(self, session: str, detail: str) -> None:
         """EXECUTE tells in its detail what was prepared, maybe before the log began."""
