@@ -92,12 +92,11 @@ def _copy(
         copy_sequences(there, here)
         structure.restore("schema", "post-data")
         refresh_views(there, here)
-        copy_settings(there, here)
-    if structure.event_triggers:
-        if is_superuser(here):
-            # The last of all: what they watch for is what was done until here.
+        if structure.event_triggers and is_superuser(here):
+            # After all that they watch for, and before the settings that sessions begin with.
             structure.restore("event-triggers", "post-data")
-        else:
+        elif structure.event_triggers:
             tell("warning: the copy has no event triggers, for only a superuser can make them")
+        copy_settings(there, here)
     here.execute("ANALYZE")
     return rows

@@ -12,7 +12,7 @@ from parallelchange.model import TableName
 from parallelchange.sql import columns as names
 from parallelchange.sql import ident, literal
 
-__all__ = ["ForeignKey", "SourceColumn", "SourceTable", "apply_masks", "select_list"]
+__all__ = ["ForeignKey", "Rules", "SourceColumn", "SourceTable", "apply_masks", "expression", "select_list"]
 
 _ENOUGH = 60
 """Bits that keep two masked values apart, however many rows are copied."""
@@ -107,6 +107,9 @@ def apply_masks(masks: Iterable[Mask], tables: Sequence[SourceTable], keys: Sequ
         table = next((t for t in tables if t.name == mask.table), None)
         if table is None:
             _refuse(mask, f"the database has no table {mask.table}", "name tables as schema.table, or table in public")
+        if any(other.kind == "p" and other.oid in table.above for other in tables):
+            # Its rows are read through the table it is a partition of as well.
+            _refuse(mask, f"{table.name} is a partition", "name the table it is a partition of")
         for one in tables:
             if one is not table and table.oid not in one.above:
                 continue

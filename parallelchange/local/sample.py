@@ -123,6 +123,7 @@ class Sample:
         self._foreign = tuple(
             ForeignKey(child, parent, tuple((own, other) for own, other in pairs))
             for child, parent, pairs in self.there.execute(_FOREIGN_KEYS).fetchall()
+            if child in self._tables and parent in self._tables  # not those of temporary tables
         )
         self._rules = apply_masks(self.masks, tuple(self._tables.values()), self._foreign)
         for (oid, column), mask in self._rules.items():

@@ -33,6 +33,30 @@ _EVENT_TRIGGER = re.compile(r"\d+; \d+ \d+ (EVENT TRIGGER |COMMENT - EVENT TRIGG
 _LEFT_OUT = re.compile(r"\d+; \d+ \d+ USER MAPPING ")  # they hold passwords of other servers
 _UNKNOWN_BEFORE_17 = "SET transaction_timeout = 0;\n"
 
+_MEANINGS: tuple[tuple[str, tuple[str, ...], type[Unavailable], str], ...] = (
+    # pg_dump limits its LOCK TABLE by the statement's time.
+    ("pg_dump", ("statement timeout", "lock timeout"), Busy, "another session holds a strong lock: try again later"),
+    ("pg_dump", ("permission denied",), Denied, "the role needs to read every table, sequence and schema"),
+    (
+        "psql",
+        ("permission denied", "must be "),
+        Denied,
+        "rehearse as a superuser of that server, or as a member of the roles that own what is copied",
+    ),
+    (
+        "psql",
+        ("violates foreign key constraint",),
+        Unavailable,
+        "rows of the source break that key although it counts as valid: mend them",
+    ),
+    (
+        "psql",
+        ("could not create unique index",),
+        Unavailable,
+        "a masking rule gives two rows the same value: use `hash`",
+    ),
+)
+
 
 @dataclass(frozen=True)
 class Structure:
@@ -95,6 +119,11 @@ class Structure:
             password = parts.pop("password", None)
             if password:
                 env["PGPASSWORD"] = str(password)
+            if "sslpassword" in parts:
+                raise Unavailable(
+                    f"{describe_url(url)} is reached with sslpassword, which programs take on their command line only",
+                    hint="use a key without a passphrase for the rehearsal",
+                )
             options = [*options, "-d", make_conninfo(**parts)]
         done = subprocess.run(
             [str(self.tools / program), *options], input=stdin, capture_output=True, check=False, env=env
@@ -108,11 +137,9 @@ class Structure:
         lines = [line for line in stderr.splitlines() if "error:" in line.lower() or "FATAL:" in line]
         reason = lines[0].split("rror:", 1)[-1].split("ERROR:", 1)[-1].strip() if lines else f"{program} failed"
         what = f"{describe_url(self.source)} cannot be copied for the rehearsal: {reason}"
-        # pg_dump limits its LOCK TABLE by the statement's time.
-        if program == "pg_dump" and ("statement timeout" in stderr or "lock timeout" in stderr):
-            return Busy(what, hint="something holds a strong lock on a table; try again when it is done")
-        if program == "pg_dump" and "permission denied" in stderr:
-            return Denied(what, hint="the role needs to read every table, sequence and schema")
+        for of, words, kind, hint in _MEANINGS:
+            if program == of and any(word in stderr for word in words):
+                return kind(what, hint=hint)
         if program == "psql":
             hint = f"{describe_url(self.target)} refuses it: rehearse on a server like the shared one (--on)"
             return Unavailable(what, hint=hint)

@@ -219,7 +219,10 @@ def test_a_newer_schema_is_copied_to_an_older_server(rich: str, fifteen: str) ->
         copy_database(rich, scratch.url, scratch.tools, spec=RehearsalSpec(rows=20), tell=told.append)
         assert ask(scratch.url, "SELECT current_setting('server_version_num')::int < 160000") == [(True,)]
         # The fingerprint is not the same: older servers print views and name the keys of partitions in another way.
-        assert ask(scratch.url, REST) == ask(rich, REST)
+        # Who owns a table may maintain it since 17.
+        assert ask(scratch.url, REST) == ask(
+            rich, REST.replace("SELECT a::text", "SELECT replace(a::text, 'tm/', 't/')")
+        )
         attributes = (
             "SELECT rolname, rolinherit, rolbypassrls, rolsuper FROM pg_roles WHERE rolname ~ '^copy_' ORDER BY 1"
         )
@@ -394,9 +397,12 @@ def test_writers_go_on_and_the_copy_is_of_one_moment(database: str, target: str)
 
 
 def test_both_ends_of_a_table_without_a_key(database: str, target: str) -> None:
-    run(database, "CREATE TABLE t (a int, b text);"
-        " INSERT INTO t SELECT i, repeat('x', 500) FROM generate_series(1, 5000) i; CREATE TABLE small (a int); INSERT INTO small VALUES (1), (1), (2); CREATE TABLE none (); INSERT INTO none"
-        " DEFAULT VALUES; CREATE TABLE empty (id int)")  # fmt: skip
+    run(
+        database,
+        "CREATE TABLE t (a int, b text); INSERT INTO t SELECT i, repeat('x', 500) FROM generate_series(1, 5000) i;"
+        " CREATE TABLE small (a int); INSERT INTO small VALUES (1), (1), (2);"
+        " CREATE TABLE none (); INSERT INTO none DEFAULT VALUES; CREATE TABLE empty (id int)",
+    )
     copy_database(database, target, client_programs(), spec=RehearsalSpec(rows=40))
     taken = [row[0] for row in ask(target, "SELECT a FROM t ORDER BY a")]
     assert taken == [*range(1, 21), *range(4981, 5001)]
@@ -408,3 +414,88 @@ def test_one_row_of_each_is_enough(rich: str, target: str) -> None:
     copy_database(rich, target, client_programs(), spec=RehearsalSpec(rows=1))
     assert {key for key, number in orphans(target).items() if number} <= {"sales.old sales.customers ['customer']"}
     assert ask(target, "SELECT min(id), max(id) FROM sales.regions r JOIN (SELECT 1 AS id) x ON true") == [(1, 1)]
+
+
+@pytest.mark.parametrize("server", ["embedded", "fifteen"])
+def test_a_role_that_is_no_superuser_makes_the_copy(database: str, postgres: Any, fifteen: str, server: str) -> None:
+    run(
+        database,
+        "CREATE ROLE some_app NOLOGIN; CREATE SCHEMA app AUTHORIZATION some_app; SET ROLE some_app;"
+        " CREATE TABLE app.t (id serial PRIMARY KEY, a text);"
+        " INSERT INTO app.t (a) SELECT 'x' FROM generate_series(1, 9);"
+        " CREATE FUNCTION app.f() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'; RESET ROLE;"
+        " CREATE EVENT TRIGGER some_seen ON ddl_command_end EXECUTE FUNCTION app.f()",
+    )
+    near = fifteen if server == "fifteen" else postgres.get_uri()
+    run(near, "CREATE ROLE maker LOGIN CREATEDB CREATEROLE")
+    told: list[str] = []
+    try:
+        if server == "embedded":  # where the role is there already, and not ours to give
+            run(near, "GRANT some_app TO maker")
+        on = near.replace("//postgres:@", "//maker@").replace("//postgres@", "//maker@")
+        with scratch_database(database, on, told.append) as scratch:
+            copy_database(database, scratch.url, scratch.tools, tell=told.append)
+            assert ask(scratch.url, "SELECT relowner::regrole::text FROM pg_class WHERE relname = 't'") == [
+                ("some_app",)
+            ]
+            assert ask(scratch.url, "SELECT count(*), nextval('app.t_id_seq') FROM app.t") == [(9, 10)]
+        assert "event triggers" in told[-1]
+        run(database, "CREATE TABLE u (id int)")
+        with scratch_database(database, on, silent) as scratch, pytest.raises(Denied, match='"postgres"') as caught:
+            copy_database(database, scratch.url, scratch.tools)
+        assert "member of the roles" in str(caught.value.hint)
+        assert ask(near, "SELECT count(*) FROM pg_database WHERE datname ~ '^parallelchange'") == [(0,)]
+    finally:
+        run(database, "DROP EVENT TRIGGER some_seen; DROP OWNED BY some_app CASCADE")
+        run(near, "DROP ROLE maker")
+        run(database, "DROP ROLE some_app")
+    assert ask(fifteen, "SELECT 1 FROM pg_roles WHERE rolname = 'some_app'") == []
+
+
+def test_a_role_that_may_do_more_there_proves_nothing(database: str, fifteen: str) -> None:
+    run(database, "CREATE ROLE some_app NOLOGIN; CREATE TABLE t (id int)")
+    run(fifteen, "CREATE ROLE some_app NOLOGIN BYPASSRLS; GRANT pg_read_all_data TO some_app")
+    try:
+        with (
+            scratch_database(database, fifteen, silent) as scratch,
+            pytest.raises(Unavailable, match="BYPASSRLS, pg_read_all_data"),
+        ):
+            copy_database(database, scratch.url, scratch.tools, roles=["some_app"])
+        with scratch_database(database, fifteen, silent) as scratch:
+            copy_database(database, scratch.url, scratch.tools, roles=["postgres"])
+        with (
+            scratch_database(database, fifteen, silent) as scratch,
+            pytest.raises(Unavailable, match="no role nobody"),
+        ):
+            copy_database(database, scratch.url, scratch.tools, roles=["nobody"])
+        assert ask(fifteen, "SELECT rolbypassrls FROM pg_roles WHERE rolname = 'some_app'") == [(True,)]
+    finally:
+        run(database, "DROP ROLE some_app")
+        run(fifteen, "DROP ROLE some_app")
+
+
+def test_passwords_of_other_servers_stay_out(fifteen: str) -> None:
+    with scratch_database(fifteen, fifteen, silent) as source:
+        run(source.url, "CREATE EXTENSION postgres_fdw; CREATE SERVER s FOREIGN DATA WRAPPER postgres_fdw;"
+            " CREATE USER MAPPING FOR postgres SERVER s OPTIONS (password 's3cret');"
+            " CREATE FOREIGN TABLE far (id int) SERVER s")  # fmt: skip
+        with scratch_database(source.url, fifteen, silent) as scratch:
+            copy_database(source.url, scratch.url, scratch.tools)
+            assert ask(scratch.url, "SELECT srvname, umoptions FROM pg_user_mappings") == []
+            assert ask(scratch.url, "SELECT relkind::text FROM pg_class WHERE relname = 'far'") == [("f",)]
+
+
+def test_a_password_is_in_no_message_and_on_no_command_line(database: str, tmp_path: Path) -> None:
+    """The programs are watched by others that write down how they are called."""
+    for name in ("pg_dump", "pg_restore", "psql"):
+        program = tmp_path / name
+        program.write_text(f'#!/bin/sh\necho "$0 $@" >> {tmp_path}/calls\nexec {client_programs()}/{name} "$@"\n')
+        program.chmod(0o755)
+    secret = database.replace("//postgres:@", "//postgres:s3cret@").replace("//postgres@", "//postgres:s3cret@")
+    with scratch_database(secret, secret, silent) as scratch:
+        copy_database(secret, scratch.url, tmp_path)
+        assert "s3cret" in scratch.url
+    calls = (tmp_path / "calls").read_text()
+    assert "pg_dump" in calls
+    assert "psql" in calls
+    assert "s3cret" not in calls

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import uuid
 from collections.abc import Iterator
-from decimal import Decimal
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,8 @@ CREATE TABLE customers (
   id int PRIMARY KEY, email address NOT NULL UNIQUE, short varchar(5), padded char(20), phone text, code uuid UNIQUE,
   raw bytea, small int2, big int8 UNIQUE, money numeric(20, 2), any_ numeric, ratio float8, note text,
   shout text GENERATED ALWAYS AS (upper(note)) STORED);
-CREATE TABLE orders (id int PRIMARY KEY, email address REFERENCES customers (email), big int8 REFERENCES customers (big));
+CREATE TABLE orders (id int PRIMARY KEY,
+  email address REFERENCES customers (email), big int8 REFERENCES customers (big));
 CREATE TABLE logins (email text, at date) PARTITION BY RANGE (at);
 CREATE TABLE logins_1 PARTITION OF logins FOR VALUES FROM ('2027-01-01') TO ('2028-01-01');
 CREATE MATERIALIZED VIEW seen AS SELECT note, phone FROM customers;
@@ -93,10 +93,19 @@ def _database(postgres: Any) -> Iterator[str]:
 letters = st.characters(exclude_categories=("Cs", "Cc", "Cn"), max_codepoint=0xFFFF)
 texts = st.text(letters, min_size=1, max_size=20).map(lambda text: MARK + text)
 customers = st.tuples(
-    texts, texts.map(lambda text: text[:5]), texts.map(lambda text: text[:20]), texts, st.uuids(), st.binary(min_size=8, max_size=30),
-    st.integers(-(2**15), 2**15 - 1), st.integers(-(2**63), 2**63 - 1),
-    st.decimals(-(10**12), 10**12, places=2), st.decimals(-(10**20), 10**20, places=9), st.floats(width=64), texts,
-)  # fmt: skip
+    texts,
+    texts.map(lambda text: text[:5]),
+    texts.map(lambda text: text[:20]),
+    texts,
+    st.uuids(),
+    st.binary(min_size=8, max_size=30),
+    st.integers(-(2**15), 2**15 - 1),
+    st.integers(-(2**63), 2**63 - 1),
+    st.decimals(-(10**12), 10**12, places=2),
+    st.decimals(-(10**20), 10**20, places=9),
+    st.floats(width=64),
+    texts,
+)
 
 
 # Without shrinking: each example makes two databases.

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
+from parallelchange.change import RehearsalSpec
 from parallelchange.changefile import Bound, Change, Probe, json_schema, load_change
 from parallelchange.errors import InvalidFile
 from parallelchange.operations import OPERATIONS, SplitColumn
@@ -91,6 +92,60 @@ def test_a_valid_file_becomes_values(tmp_path: Path) -> None:
     assert change.metrics.window == 120.0
     assert change.rows_per_second == 100
     assert change.max_age == 3600.0
+
+
+REHEARSAL = (
+    VALID
+    + """\
+rehearsal:
+  rows: 500
+  mask:
+    customers.email: hash
+    shop.customers.phone: null
+    customers.fax: "null"
+    customers.note:
+      sql: "left(note, 3)"
+"""
+)
+
+
+def test_the_rules_of_the_rehearsal_copy(tmp_path: Path) -> None:
+    rehearsal = load_change(write(tmp_path, REHEARSAL)).rehearsal
+    assert rehearsal.rows == 500
+    assert [(str(m.table), m.column, m.rule, m.expression) for m in rehearsal.mask] == [
+        ("public.customers", "email", "hash", None),
+        ("shop.customers", "phone", "null", None),
+        ("public.customers", "fax", "null", None),
+        ("public.customers", "note", "sql", "left(note, 3)"),
+    ]
+    assert [m.line for m in rehearsal.mask][:2] == [
+        line_of(REHEARSAL, "customers.email"),
+        line_of(REHEARSAL, "shop.customers"),
+    ]
+    assert load_change(write(tmp_path, VALID)).rehearsal == RehearsalSpec(rows=20_000, mask=())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "at", "says"),
+    [
+        ("rows: 500", "rows: 0", "rows: 0", "at least 1"),
+        ("rows: 500", "rows: many", "rows: many", "`rehearsal.rows`"),
+        ("rows: 500", "row: 500", "row: 500", "unknown key `row`"),
+        ("customers.email: hash", "customers.email: scramble", "customers.email", "`rehearsal.mask.customers.email`"),
+        ("customers.email: hash", "customers.email: {sq: a}", "customers.email", "sq"),
+        ("customers.email: hash", "customers.email: {sql: ' '}", "customers.email", "empty"),
+        ("customers.email: hash", "email: hash", "    email", "names no column"),
+        ("customers.email: hash", "a.b.c.d: hash", "    a.b", "names no column"),
+        ("customers.email: hash", ".email: hash", "    .email", "names no column"),
+        ("customers.email: hash", "customers.: hash", "    customers.:", "names no column"),
+        ("customers.fax", "public.customers.email", "public.customers.email", "has a rule already"),
+    ],
+)
+def test_a_rule_of_the_rehearsal_copy_that_cannot_be(tmp_path: Path, old: str, new: str, at: str, says: str) -> None:
+    text = REHEARSAL.replace(old, new)
+    error = refused(tmp_path, text)
+    assert says in error.message
+    assert error.line == line_of(text, at)
 
 
 def test_the_line_of_a_key_or_of_the_nearest_above_it(tmp_path: Path) -> None:
