@@ -106,7 +106,8 @@ def _merged(rows: Iterable[tuple[str, GateResult]]) -> list[tuple[GateResult, li
     passing: dict[str, list[str]] = {}
     for when, result in rows:
         whose = " ".join(part for part in (result.version or "data", when) if part)
-        passed = result.verdict is Verdict.PASS and not result.findings
+        heeded = [finding for finding in result.findings if finding.severity is not Severity.INFO]
+        passed = result.verdict is Verdict.PASS and not heeded
         if passed and result.gate in passing:
             passing[result.gate].append(whose)
             continue

@@ -31,6 +31,9 @@ _CATALOG = re.compile(r"\b(?:from|join)\s+(?:pg_catalog\.)?pg_\w|\binformation_s
 """What reads the catalogs reads another number of rows after any change."""
 
 
+_NOTHING = frozenset({"0", "f", "NULL"})
+
+
 @dataclass(frozen=True)
 class Outcome:
     """One execution of a statement.
@@ -41,6 +44,7 @@ class Outcome:
         rows: Rows it returned or changed; None when it has no such number.
         written: Rows it changed on the way, for what is not answered with their number.
         columns: Its result's columns, as `name type`.
+        answer: The one row of a statement that counts or adds up, as text: its number of rows tells nothing.
         idle: Whether it is a write that found no row to change, and so showed nothing.
         late: What the deferred constraints said at the end of a transaction that was rolled back.
         recorded: The code it failed with when it was recorded; empty when it worked then.
@@ -55,6 +59,7 @@ class Outcome:
     rows: int | None = None
     written: int | None = None
     columns: tuple[str, ...] = ()
+    answer: str | None = None
     idle: bool = False
     late: str | None = None
     recorded: str = ""
@@ -218,4 +223,7 @@ def _differs(sql: str, now: Outcome, before: Outcome) -> tuple[_Says, str] | Non
             return _Says.CHANGED, f"{was} {noun} before, none now"
         if was != is_ and not _CATALOG.search(sql):
             return _Says.DIFFERS, f"{was} {noun} before, {is_} now"
+    if now.answer != before.answer and not _CATALOG.search(sql):
+        nothing = now.answer is not None and not set(now.answer.split()) - _NOTHING
+        return (_Says.CHANGED if nothing else _Says.DIFFERS), f"it gave {before.answer} before, {now.answer} now"
     return None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from parallelchange.gates.base import Act, Gate, failed, passed, unknown
-from parallelchange.model import GateResult
+from parallelchange.model import GateResult, Severity
 
 __all__ = ["GATE", "RoundTripFact", "judge"]
 
@@ -29,6 +29,7 @@ class RoundTripFact:
         rows: Rows it was let write.
         refused: Rows the server refused, as it would have before the change.
         broken: What went wrong with the smallest row that shows it; None when nothing did.
+        untaken: A row that was refused while both shapes live and may be taken after contract; empty for none.
         why: Why no row could be written, or why it could not be tried to the end.
     """
 
@@ -37,6 +38,7 @@ class RoundTripFact:
     refused: int = 0
     broken: str | None = None
     why: str = ""
+    untaken: str = ""
 
 
 def judge(version: str, facts: Sequence[RoundTripFact]) -> GateResult:
@@ -64,4 +66,5 @@ def judge(version: str, facts: Sequence[RoundTripFact]) -> GateResult:
         return failed(GATE, *wrong, *open_, version=version, **measured)
     if open_:
         return unknown(GATE, *open_, version=version, **measured)
-    return passed(GATE, version=version, **measured)
+    told = [GATE.finding("untaken", f.untaken, where=f.table, severity=Severity.INFO) for f in facts if f.untaken]
+    return replace(passed(GATE, version=version, **measured), findings=tuple(told))

@@ -164,7 +164,9 @@ def _try(trial: Trial, side: Side, real: Sequence[Case], cases: st.SearchStrateg
         return RoundTripFact(table, tally.rows, tally.refused, str(found) or tally.broken)
     except hypothesis.errors.HypothesisException as error:
         why = f"the trial broke off: {error}"
-    return RoundTripFact(table, tally.rows, tally.refused, tally.broken, why or ("" if tally.rows else tally.last))
+    untaken = tally.last if side.new else ""
+    why = why or ("" if tally.rows else tally.last)
+    return RoundTripFact(table, tally.rows, tally.refused, tally.broken, why, untaken)
 
 
 def _ambiguous(side: Side, case: Case) -> bool:

@@ -188,7 +188,8 @@ class Trial:
         error = self._attempt(act, first)
         if error is None:
             return
-        told = f"{side.version} can no longer write ({_shown(values)}): {_first_line(error)}"
+        cannot = "cannot" if side.new else "can no longer"
+        told = f"{side.version} {cannot} write ({_shown(values)}) while both shapes live: {_first_line(error)}"
         if error.sqlstate == _CLASH or (not side.new and self._taken_without(act)):
             raise Broken(told)
         raise Refused(told)

@@ -163,11 +163,21 @@ def test_nothing_advances_without_evidence(shop: Path, database: str) -> None:
 def test_phase_by_phase_as_a_pipeline_does(shop: Path, database: str) -> None:
     rehearsed = run("rehearse", CHANGE, "--json", cwd=shop)
     assert rehearsed.code == 0, rehearsed.err
-    assert json.loads(rehearsed.out)["verdict"] == "pass"
+    document = json.loads(rehearsed.out)
+    assert document["verdict"] == "pass"
+    assert [(cell["version"], cell["state"], cell["cell"]) for cell in document["matrix"]] == [
+        ("shop-v1", "base", "proven"), ("shop-v1", "expanded", "proven"),
+        ("shop-v2", "expanded", "proven"), ("shop-v2", "contracted", "proven"),
+    ]  # fmt: skip
+    assert set(document["matrix"][1]["layers"].values()) == {"pass"}
+    assert {"prepare", "shape", "execute", "roundtrip", "rehearsal"} <= set(document["matrix"][1]["layers"])
     # No copy of the old version runs here, so its probe cannot be asked: verify says so.
     verified = run("verify", CHANGE, "--json", cwd=shop)
     assert verified.code == 1
-    assert json.loads(verified.out)["verdict"] == "unknown"
+    document = json.loads(verified.out)
+    assert document["verdict"] == "unknown"
+    assert [cell["cell"] for cell in document["matrix"]] == ["unknown", "proven", "proven", "proven"]
+    assert document["matrix"][0]["layers"]["probe (live)"] == "unknown"
     assert run("expand", CHANGE, cwd=shop).code == 0
     again = run("expand", CHANGE, cwd=shop)
     assert again.code == 0
@@ -189,7 +199,14 @@ def test_phase_by_phase_as_a_pipeline_does(shop: Path, database: str) -> None:
     reverted = run("revert", CHANGE, cwd=shop)
     assert reverted.code == 0, reverted.err
     assert ("public", "customers", "first_name") not in schema(database)
-    assert run("rehearse", CHANGE, cwd=shop).code == 0
+    status = run("status", CHANGE, cwd=shop).out
+    assert "shop-v2  -" in status
+    assert "missing" not in status, "the schema is again as it was rehearsed"
+    rehearsed = run("rehearse", CHANGE, cwd=shop)
+    assert rehearsed.code == 0
+    assert "version  base" in rehearsed.out
+    assert "shop-v2  -" in rehearsed.out
+    assert "writing rows that the other one reads" in rehearsed.err
 
 
 def test_emitting_again_changes_nothing(shop: Path) -> None:

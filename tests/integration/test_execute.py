@@ -207,6 +207,8 @@ def test_deferred_constraints_speak_up_at_each_commit(shop: str, end: str) -> No
         ("COPY t (a) FROM STDIN WITH (FORMAT csv)", ADDS, 'null value in column "n"'),
         ("COPY t FROM STDIN", "ALTER TABLE t ADD n int", "missing data for column"),
         ("COPY t TO STDOUT", "DROP TABLE t CASCADE", 'relation "t" does not exist'),
+        ("SELECT count(*), sum(p) FROM t WHERE id < 4", "DELETE FROM t WHERE id < 4", "it gave 3 3 before, 0 NULL now"),
+        ("SELECT EXISTS (SELECT FROM t WHERE id = 1)", "DELETE FROM t WHERE id = 1", "it gave t before, f now"),
         ("SELECT a FROM t WHERE id < 4", "DELETE FROM t WHERE id < 4", "3 rows before, none now"),
         (
             "INSERT INTO v (a) VALUES ('b')",
@@ -376,3 +378,26 @@ def test_a_copy_gets_a_row_that_fits(shop: str) -> None:
     ran = run(shop, sender)
     assert errors(ran[:4]) == {item.sql: [None] for item in ran[:4]}
     assert [o.rows for item in ran[:4] for o in item.outcomes] == [1] * 4
+
+
+def test_the_corpus_is_sent_as_it_is_written(shop: str) -> None:
+    sender = sent("SET client_encoding = 'LATIN1'")("INSERT INTO t (a) VALUES ('é中')")(
+        "SELECT 1 FROM t WHERE a = 'é中'"
+    )
+    assert run(shop, sender)[-1].outcomes[0].rows == 1
+
+
+def test_odd_corpora_are_told_and_leave_nothing(shop: str) -> None:
+    before = contents(shop)
+    odd = (
+        "", "SELECT 1; SELECT 2", "SAVEPOINT", "ROLLBACK TO nowhere", "SET LOCAL bad-name = 1", "FETCH nothing",
+        "SELECT set_config('a b.c', 'x', true)", "COPY nowhere FROM STDIN", "COPY t (nope) FROM STDIN", "LOAD 'nope'",
+        "SET session_replication_role = replica", "TRUNCATE t RESTART IDENTITY", "DROP TABLE t CASCADE", "RESET ALL",
+        "SET SESSION AUTHORIZATION DEFAULT", "SET search_path = ''", "SELECT setval('public.t_id_seq', 999)",
+    )  # fmt: skip
+    sender = Sender()
+    for number, sql in enumerate(odd):
+        sender(sql, session=1 + number % 3)
+    ran = run(shop, sender)
+    assert run(shop, sender, before=ran) == ran
+    assert contents(shop) == before

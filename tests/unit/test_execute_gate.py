@@ -44,6 +44,9 @@ NOW_FINE = Outcome(rows=1, recorded="23505")
         ((ONE, NONE), (ONE, FIVE), FAIL, "changed"),
         ((Outcome(rows=1, written=0),), (Outcome(rows=1, written=3),), FAIL, "changed"),
         ((Outcome(columns=("a text", "b text")),), (Outcome(columns=("a text",)),), FAIL, "changed"),
+        ((Outcome(rows=1, answer="0"),), (Outcome(rows=1, answer="5"),), FAIL, "changed"),
+        ((Outcome(rows=1, answer="4"),), (Outcome(rows=1, answer="5"),), UNKNOWN, "differs"),
+        ((Outcome(rows=1, answer="5"),), (Outcome(rows=1, answer="5"),), PASS, None),
         ((ONE,), (FIVE,), UNKNOWN, "differs"),
         ((FIVE,), (READS_NONE,), UNKNOWN, "differs"),
         # constraints at the end of a transaction

@@ -480,3 +480,11 @@ def test_plan_keeps_texts_of_large_tables_alone() -> None:
 )
 def test_roundtrip(facts: tuple[RoundTripFact, ...], expected: tuple[Any, ...]) -> None:
     says(roundtrip.judge("v1", facts), *expected)
+
+
+def test_roundtrip_tells_what_the_new_version_cannot_write_yet() -> None:
+    result = roundtrip.judge(
+        "v2", (RoundTripFact("t", 10, 1, untaken="v2 cannot write (b NULL) while both shapes live"),)
+    )
+    says(result, PASS, "untaken")
+    assert result.findings[0].severity is Severity.INFO

@@ -17,7 +17,7 @@ from parallelchange.corpus import Corpus, Recorded, Step, Unit
 from parallelchange.errors import Unavailable
 from parallelchange.gates.execute import Outcome
 from parallelchange.gates.prepare import shown
-from parallelchange.sqltext import Kind, kind_of, tokens
+from parallelchange.sqltext import Kind, tokens
 
 __all__ = ["Replay"]
 
@@ -28,10 +28,16 @@ _DEFERRED = """
 SELECT DISTINCT n.nspname, c.conname FROM pg_constraint c JOIN pg_namespace n ON n.oid = c.connamespace
 WHERE c.condeferred AND has_schema_privilege(n.oid, 'USAGE') ORDER BY 1, 2
 """
-_CALLS = re.compile(r"\w\s*\(")
+_ADDS_UP = re.compile(r"\b(?:count|sum|exists|bool_or|bool_and|every)\s*\(", re.IGNORECASE)
+_CALLS = re.compile(r'(\w+)"?\s*\(')
+_FUNCTIONS = """
+SELECT DISTINCT proname FROM pg_proc
+WHERE pronamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+"""
 _NOT_INSIDE = frozenset({"25001", "2D000"})
 """active_sql_transaction, invalid_transaction_termination: it runs outside of transactions only."""
 _AFTER_FAILURE = "25P02"
+_MAKES = re.compile(r"\s*create\s+(?:or\s+replace\s+)?(?:function|procedure|extension)\b", re.IGNORECASE)
 _TRANSACTION = frozenset({"begin", "start", "commit", "end", "abort", "rollback", "checkpoint"})
 _OF_THE_SERVER = re.compile(
     r"\s*(?:set\s+(?:local\s+)?(?:transaction|transaction_\w+)\b|prepare\s+transaction\b|alter\s+system\b"
@@ -76,6 +82,10 @@ class Replay:
         self._names: dict[tuple[int, int], str] = {}
         self._savepoints: list[str] = []
         self._on_commit: dict[int, str] = {}
+        # By its last word: what is called is told by the words before a parenthesis.
+        named = [str(name) for (name,) in connection.execute(_FUNCTIONS)]
+        self._functions = {re.split(r"\W+", name.rstrip())[-1].lower() for name in named}
+        self._makes_functions = any(_MAKES.match(statement.sql) for statement in corpus.statements)
         row = connection.execute("SELECT EXISTS (SELECT FROM pg_constraint WHERE condeferrable)").fetchone()
         alters = any("deferr" in statement.sql.lower() for statement in corpus.statements)
         self._deferrable = alters or bool(row and row[0])
@@ -188,7 +198,7 @@ class Replay:
         """Remember what outlives the transaction, and keep our own limits."""
         if word == "prepare" and (found := _PREPARE.match(text)):
             self.sessions.prepared(found[1], text)
-        if "timeout" in text.lower():
+        if word == "set" or "set_config" in text.lower():
             self.sessions.guard()
         if word == "reset" and "all" in text.lower():
             self.sessions.reset()
@@ -227,12 +237,7 @@ class Replay:
             if sent is None:
                 return Outcome(skipped="no row could be made that it would take")
             target = copy_target(self.connection, text)
-        counts = recorded.kind is not Kind.UTILITY and _word(text) == "with" and kind_of(text) is Kind.WRITE
-        counts = (
-            counts
-            or _word(text) in ("call", "do", "execute")
-            or (_word(text) == "select" and bool(_CALLS.search(text)))
-        )
+        counts = self._may_write_unseen(recorded, text)
         before = self._written() if counts else 0
         result = self._exchange(self.pg.exec_params(text.encode(), given, oids or None), sent)
         if result.status not in _FINE:
@@ -242,7 +247,17 @@ class Replay:
         rows = int(command[-1]) if command and command[-1].isdigit() else None
         idle = bool(command) and command[0] in _WRITES and rows == 0 and not _copies_out(text)
         idle = idle or (recorded.kind is Kind.WRITE and _word(text) == "with" and written == 0)
-        return Outcome(rows=rows, written=written, columns=self._columns(result), idle=idle, sent=sent, target=target)
+        answer = _answer(result) if recorded.kind is Kind.READ and _ADDS_UP.search(text) else None
+        columns = self._columns(result)
+        return Outcome(rows=rows, written=written, columns=columns, answer=answer, idle=idle, sent=sent, target=target)
+
+    def _may_write_unseen(self, recorded: Recorded, text: str) -> bool:
+        """Whether it may write rows that its answer does not count."""
+        word = _word(text)
+        if word in ("call", "do", "execute") or (word == "with" and recorded.kind is Kind.WRITE):
+            return True
+        calls = {name.lower() for name in _CALLS.findall(text)} if word in ("select", "with", "values") else set()
+        return bool(calls) and (self._makes_functions or not calls.isdisjoint(self._functions))
 
     def _exchange(self, result: PGresult, sent: bytes | None) -> PGresult:
         """Give or take what a COPY goes on with."""
@@ -309,6 +324,14 @@ _FIRST_OF_USERS = 16384
 def _word(text: str) -> str:
     first = next(tokens(text), None)
     return first.text.lower() if first else ""
+
+
+def _answer(result: PGresult) -> str | None:
+    """The values of a result of one row."""
+    if result.ntuples != 1:
+        return None
+    values = (result.get_value(0, column) for column in range(result.nfields))
+    return " ".join("NULL" if value is None else value.decode(errors="replace") for value in values)
 
 
 def _copies_out(text: str) -> bool:

@@ -25,8 +25,9 @@ _GUARD = {
     "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0",
     "transaction_timeout": "0",
+    "client_encoding": "UTF8",
 }
-"""Whatever a version sets: nothing hangs a replay, and nothing ends its session."""
+"""Whatever a version sets: nothing hangs a replay or ends its session, and a corpus is sent as it is written."""
 
 _NOT_KEPT = ["role", "session_authorization", "is_superuser", "in_hot_standby", *_GUARD]
 _SETTINGS = (
@@ -123,7 +124,7 @@ class Sessions:
         self.reset()
 
     def guard(self) -> None:
-        """Put back the time limits, whatever was set."""
+        """Put back what is ours, whatever was set."""
         for name, value in self._guard.items():
             self.set(name, value)
 
