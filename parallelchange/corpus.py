@@ -34,8 +34,8 @@ class Recorded:
         where: Where it was recorded.
         unasked: Why it cannot be prepared by itself: what it names is made or set by its own session, or nobody could
             describe it, and then its columns are empty. Empty when it can be prepared.
-        typed: Whether its sender said of what types the parameters are; else the server inferred them when it was
-            recorded, and what a driver sends may be others that were as good then.
+        inferred: Whether the server inferred its parameters' types when it was recorded, for its sender's were not
+            told: those may be others that were as good then.
     """
 
     sql: str
@@ -44,7 +44,7 @@ class Recorded:
     prepared: bool = False
     where: str = ""
     unasked: str = ""
-    typed: bool = False
+    inferred: bool = False
 
     @cached_property
     def id(self) -> str:
@@ -185,7 +185,7 @@ def _statement(raw: Any) -> Recorded:
     return Recorded(
         str(raw["sql"]), tuple(map(str, raw["types"])), tuple(map(str, raw["columns"])),
         bool(raw["prepared"]), str(raw["where"]), str(raw.get("unasked", "")),
-        bool(raw.get("typed", False)),
+        bool(raw.get("inferred", False)),
     )  # fmt: skip
 
 
@@ -205,7 +205,7 @@ def write_corpus(path: Path, corpus: Corpus) -> None:
         {
             "id": item.id, "sql": item.sql, "types": item.types, "columns": item.columns,
             "prepared": item.prepared, "where": item.where, **({"unasked": item.unasked} if item.unasked else {}),
-            **({"typed": True} if item.typed else {}),
+            **({"inferred": True} if item.inferred else {}),
         }
         for item in sorted(corpus.statements, key=lambda item: (item.sql, item.types))
     ]  # fmt: skip

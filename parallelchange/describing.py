@@ -58,7 +58,6 @@ class Known:
         literals: Of its first sending.
         lookup: What its session had set at its first sending that decides what names mean.
         where: Where it was recorded.
-        typed: Whether its sender said the parameters' types.
     """
 
     sql: str
@@ -67,7 +66,6 @@ class Known:
     literals: tuple[str, ...]
     lookup: tuple[str, ...]
     where: str
-    typed: bool = False
     prepared: bool = False
     worked: bool = False
     columns: tuple[str, ...] = ()

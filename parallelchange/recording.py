@@ -104,7 +104,7 @@ class _Work:
         if told not in self._where:  # a command line may hold a password
             self._where[told] = self.redaction.value(told)[:LONGEST]
         where = self._where[told]
-        new = Known(cut.sql, bound, sent.types, cut.literals, lookup, where, bool(sent.types))
+        new = Known(cut.sql, bound, sent.types, cut.literals, lookup, where)
         known = self.known.setdefault((cut.sql, bound, sent.types), new)
         known.prepared |= sent.prepared
         known.worked |= not sent.sqlstate
@@ -131,7 +131,7 @@ class _Work:
         """The corpus, once everything is described."""
         recorded: dict[int, Recorded] = {}
         statements: dict[str, Recorded] = {}
-        for known in self.known.values():
+        for (_, _, declared), known in self.known.items():
             if known.refused and not known.worked:
                 self.left_out["statements that the server never took"] += 1
                 continue
@@ -139,7 +139,8 @@ class _Work:
                 self.left_out["statements that cannot be prepared as they were told, without values"] += 1
                 continue
             types = known.types if known.bound is None else (*known.types, *["unknown"] * known.bound)[: known.bound]
-            item = Recorded(known.sql, types, known.columns, known.prepared, known.where, known.unasked, known.typed)
+            inferred = bool(types) and not declared
+            item = Recorded(known.sql, types, known.columns, known.prepared, known.where, known.unasked, inferred)
             first = statements.setdefault(item.id, item)
             recorded[id(known)] = first
             if item.prepared and not first.prepared:

@@ -103,7 +103,7 @@ def unasked(corpus: Corpus, *, on_copy: bool, locking: AbstractSet[str] = frozen
     own = _of_their_sessions(corpus)
     found = {}
     for statement in corpus.statements:
-        why = own.get(statement.id, "") or statement.unasked
+        why = statement.unasked or own.get(statement.id, "")
         if statement.kind is Kind.UTILITY:
             why = _UTILITY
         elif statement.kind is not Kind.READ and not on_copy:

@@ -206,8 +206,7 @@ def questions(
     types = types or _Types(connection)
     types.oids({type_ for statement in corpus.statements for type_ in statement.types})
     return [
-        Question(s.id, s.text(corpus.examples.get(s.id)).encode(), types.oids(s.types), bool(s.types) and not s.typed)
-        for s in statements
+        Question(s.id, s.text(corpus.examples.get(s.id)).encode(), types.oids(s.types), s.inferred) for s in statements
     ]
 
 
