@@ -44,8 +44,8 @@ class LocalWorkloads:
 
     def wanted(self, version: str) -> int | None:
         """Number of copies that are asked for, ready or not; None where `ready` is None."""
-        services = self._services(version)
-        return sum(int(service["replicas"]) for service in services.values()) if services else None
+        asked = [service.get("replicas") for service in self._services(version).values()]
+        return None if not asked or None in asked else sum(map(int, filter(None, asked)))
 
     def others(self) -> tuple[str, ...] | None:
         """Services that run neither version; None where a supervisor was killed, or has not said yet what it runs."""

@@ -50,7 +50,7 @@ class Shop:
         """Say what runs."""
         self.builds.update(builds)
         services = {
-            f"shop-{name}": {"version": version, "build": self.builds[version], "ready": 1, "port": 1}
+            f"shop-{name}": {"version": version, "build": self.builds[version], "ready": 1, "replicas": 1, "port": 1}
             for name, version in (("stable", V1), ("canary", V2))
         }
         write_object(self.state / RUNTIME, {"services": services})
@@ -182,7 +182,11 @@ CASES: dict[str, tuple[Callable[[Shop], Any], tuple[str, ...]]] = {
     ),
     "many objects": (
         lambda shop: _ddl(shop, "CREATE TABLE u (a int, b int, c int, d int, e int, f int)", "DROP TABLE u"),
-        (" and 2 more",),
+        (" and 3 more",),
+    ),
+    "a privilege": (
+        lambda shop: _ddl(shop, "GRANT SELECT ON t TO pg_monitor", "REVOKE SELECT ON t FROM pg_monitor"),
+        ("the schema: + access to relation public.t: ",),
     ),
     "the old version's build": (
         lambda shop: _build(shop, V1),
