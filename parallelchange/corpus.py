@@ -32,8 +32,8 @@ class Recorded:
         columns: Its result's columns as `name type`; empty when it gives none.
         prepared: Whether a session prepared it by name, so that a changed result breaks it.
         where: Where it was recorded.
-        unasked: Why it cannot be prepared by itself: what it names is made by its own session, or was gone when the
-            recording ended. Its columns are empty where they are not known. Empty when it can be prepared.
+        unasked: Why it cannot be prepared by itself: what it names is made or set by its own session, or nobody could
+            describe it, and then its columns are empty. Empty when it can be prepared.
         inferred: Whether the server inferred its parameters' types when it was recorded, for its sender's were not
             told: those may be others that were as good then.
     """

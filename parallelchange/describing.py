@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
-from parallelchange.sqltext import Kind, fill, kind_of
+from parallelchange.sqltext import Kind, fill, kind_of, tokens
 from parallelchange.transactions import opening
 
 __all__ = ["Describe", "Draft", "Known", "Refused", "describe_all"]
@@ -70,7 +71,6 @@ class Known:
     columns: tuple[str, ...] = ()
     unasked: str = ""
     refused: str = ""
-    tries: int = field(default=0, repr=False)
 
     @property
     def text(self) -> str:
@@ -101,15 +101,17 @@ class Draft:
 def describe_all(known: Sequence[Known], drafts: Sequence[Draft], describe: Describe) -> None:
     """Describe each statement, and note of those that cannot be described by themselves why that is so.
 
-    What the schema at the end does not take is asked again while what the sessions defined (temporary tables,
-    tables that were dropped later, settings) is defined anew, in one transaction that is rolled back.
+    What the schema at the end does not take is asked again while what the sessions defined is defined anew, in one
+    transaction that is rolled back: first what outlives a session, such as tables that the app's tests drop in the
+    end and that are there where the app serves, so it can be asked anywhere; then what only its session has.
     """
     for statement in known:
         if statement.asked:
             _by_itself(statement, describe)
-    waiting = {id(statement) for statement in known if statement.refused and statement.worked}
-    if waiting:
-        _Replay(describe, waiting).go(drafts)
+    for lasting in (True, False):
+        waiting = {id(statement) for statement in known if statement.refused and statement.worked}
+        if waiting:
+            _Replay(describe, waiting, lasting=lasting).go(drafts)
 
 
 def _by_itself(statement: Known, describe: Describe) -> None:
@@ -139,9 +141,11 @@ def _by_itself(statement: Known, describe: Describe) -> None:
 class _Replay:
     """Defines anew what was defined, in order, and describes on the way."""
 
-    def __init__(self, describe: Describe, waiting: set[int]) -> None:
+    def __init__(self, describe: Describe, waiting: set[int], *, lasting: bool) -> None:
         self.describe = describe
         self.waiting = waiting
+        self.lasting = lasting
+        self.tries: Counter[int] = Counter()
         self.session = 0
 
     def go(self, drafts: Sequence[Draft]) -> None:
@@ -161,7 +165,7 @@ class _Replay:
                 continue
             if id(statement) in self.waiting:
                 self._try(statement)
-            elif _defines(statement):
+            elif _defines(statement) and not (self.lasting and _for_its_session(statement)):
                 if self.session != draft.session or statement.lookup:
                     self._attempt(*_reset(statement))
                     self.session = draft.session
@@ -171,6 +175,8 @@ class _Replay:
         self.describe.run("RELEASE transaction")
 
     def _try(self, statement: Known) -> None:
+        if self.lasting and statement.lookup:
+            return  # by itself it is sent elsewhere
         self.describe.run("SAVEPOINT attempt")
         try:
             for setting in _reset(statement):
@@ -178,14 +184,14 @@ class _Replay:
             statement.columns, inferred = self.describe(statement.text, statement.types)
         except Refused as refused:
             self.describe.run("ROLLBACK TO attempt")
-            statement.tries += 1
+            self.tries[id(statement)] += 1
             statement.unasked = f"the server could not describe it: {refused}"
-            if statement.tries >= _TRIES:
+            if self.tries[id(statement)] >= _TRIES:
                 self.waiting.discard(id(statement))
         else:
             statement.types = inferred if statement.bound != 0 else ()
             statement.refused = ""
-            statement.unasked = "what it needs was made by the app itself, and was gone at the end"
+            statement.unasked = "" if self.lasting else "what it needs is made or set by its own session"
             self.waiting.discard(id(statement))
         self.describe.run("RELEASE attempt")
 
@@ -210,3 +216,8 @@ def _defines(statement: Known) -> bool:
         return False
     into = kind_of(statement.sql) is Kind.WRITE and " into " in statement.sql.lower()
     return into or words[0] not in ("select", "with")
+
+
+def _for_its_session(statement: Known) -> bool:
+    words = {token.text.lower() for token in tokens(statement.sql) if token.kind == "word"}
+    return words.isdisjoint(("function", "procedure", "do")) and not words.isdisjoint(("temp", "temporary", "pg_temp"))

@@ -299,4 +299,5 @@ def test_tests_that_make_and_drop_a_database_of_their_own(tmp_path: Path) -> Non
     corpus = read_corpus(tmp_path / "v1.json", "v1")
     read = one(corpus, "SELECT * FROM notes")
     assert read.columns == ("id integer", "text text")
+    assert not read.unasked
     assert one(corpus, "INSERT INTO notes (text) VALUES ($1) RETURNING id").types == ("text",)

@@ -55,6 +55,7 @@ def test_what_is_gone_at_the_end(database: str) -> None:
     )
     assert only(made.corpus, "SELECT v").columns == ("v jsonb",)
     assert only(made.corpus, "SELECT v").types == ("integer",)
+    assert not only(made.corpus, "SELECT v").unasked, "such a table is there where the app serves"
     assert only(made.corpus, "* FROM mine").columns == ("n integer",)
     assert only(made.corpus, "* FROM mine").unasked
     assert made.left_out == {"statements that the server never took": 1}
