@@ -97,12 +97,14 @@ class PhaseRun:
         state: State of the schema.
         executed: Its statements.
         before: The same in the state before, where the version could run in that; None where it could not.
+        role: The role whose privileges they ran with, as the version's sessions do; None where it is not known.
     """
 
     version: str
     state: State
     executed: tuple[Executed, ...]
     before: tuple[Executed, ...] | None = None
+    role: str | None = None
 
 
 class _Says(StrEnum):
@@ -147,6 +149,10 @@ def judge(run: PhaseRun) -> GateResult:
         told = f"no statement of {run.version} was executed"
         remedy = f"run `parallelchange record {run.version} -- COMMAND` with the app's tests"
         open_.append(GATE.finding("none", told, where=run.version, remedy=remedy))
+    if run.role is None:
+        told = f"whose privileges {run.version} has is not known: its statements ran with ours, which may be more"
+        remedy = f"name the database role of its sessions: `role` of {run.version} in the change file"
+        open_.append(GATE.finding("role", told, where=run.version, remedy=remedy))
     if open_:
         return unknown(GATE, *open_, version=run.version, executed=executed)
     return passed(GATE, version=run.version, executed=executed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from parallelchange.adapters.postgres.causes import Causes, changed, find_causes, foresee_causes
@@ -172,16 +172,16 @@ class Rehearsal:
         told = self.database.statements(version, on_copy=True)
         if told is not None and version.name in self._held:
             told = self._held.pop(version.name).told(told)
-        executed: tuple[Executed, ...] = ()
         before = self._before.get(version.name)
+        run = execute.PhaseRun(version.name, state, (), before, version.role)
         if version.statements is not None:
             corpus = read_corpus(version.statements, version.name)
             executed = execute_all(
                 self.database.url, version.application_name, corpus, role=version.role, before=before
             )
-            run = execute.PhaseRun(version.name, state, executed, before)
+            run = replace(run, executed=executed)
             causes = self._causes(version, corpus, run, told)
-            told, executed = causes.of_facts(told), causes.of_executed(executed)
+            told, run = causes.of_facts(told), replace(run, executed=causes.of_executed(executed))
         for result in (
             prepare.judge(version.name, told),
             shape.judge(version.name, told),
@@ -189,8 +189,8 @@ class Rehearsal:
         ):
             self._keep(version.name, state, result)
         self._planned[version.name] = planning.plans(told)
-        self._keep(version.name, state, execute.judge(execute.PhaseRun(version.name, state, executed, before)))
-        self._before[version.name] = executed
+        self._keep(version.name, state, execute.judge(run))
+        self._before[version.name] = run.executed
         last = State.EXPANDED if version.name == self.plan.change.old.name else State.CONTRACTED
         if version.statements is not None and state is not last:
             # The version's sessions live through what comes next; this one stands for them.

@@ -84,7 +84,7 @@ def _schema(obs: Observation, found: Evidence, rehearsed: str | None) -> str:
     if not lines:
         return f"the schema ({_both(was, obs.fingerprint, 'is live')})"
     # Whoever makes an object makes its privileges as well: what it is says more.
-    lines = sorted(lines, key=lambda line: line[2:].startswith("access to "))
-    shown = [" ".join(line.split())[:_LONGEST] for line in lines[:_SHOWN]]
+    ordered = sorted(lines, key=lambda line: line[2:].startswith("access to "))
+    shown = [" ".join(line.split())[:_LONGEST] for line in ordered[:_SHOWN]]
     more = f" and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
     return f"the schema: {', '.join(shown)}{more}"

@@ -43,7 +43,9 @@ def prove_statements(url: str, version: Version, state: State, before: tuple[Exe
     facts = None
     if version.statements is not None:
         facts = ask_all(url, read_corpus(version.statements, version.name), role=version.role, on_copy=True)
-    run = execute.PhaseRun(version.name, state, run_statements(url, version, before), before)
+    # In an app's own tests the role that runs them is the one there is.
+    role = version.role or "ours"
+    run = execute.PhaseRun(version.name, state, run_statements(url, version, before), before, role)
     asked = [gate.judge(version.name, facts) for gate in (prepare, shape, plan)]
     _demand([*asked, execute.judge(run)])
 

@@ -185,7 +185,7 @@ CASES: dict[str, tuple[Callable[[Shop], Any], tuple[str, ...]]] = {
         (" and 3 more",),
     ),
     "a privilege": (
-        lambda shop: _ddl(shop, "GRANT SELECT ON t TO pg_monitor", "REVOKE SELECT ON t FROM pg_monitor"),
+        lambda shop: _ddl(shop, "GRANT SELECT ON t TO PUBLIC", "REVOKE SELECT ON t FROM PUBLIC"),
         ("the schema: + access to relation public.t: ",),
     ),
     "the old version's build": (

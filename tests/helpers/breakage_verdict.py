@@ -149,7 +149,7 @@ def verdicts(ids: frozenset[str], before: Run, after: Run, live: Sequence[Statem
         "prepare": prepare.judge(VERSION, facts),
         "shape": shape.judge(VERSION, facts),
         "plan": plan.judge(VERSION, facts, plans),
-        "execute": execute.judge(execute.PhaseRun(VERSION, State.EXPANDED, ran, ran_before)),
+        "execute": execute.judge(execute.PhaseRun(VERSION, State.EXPANDED, ran, ran_before, "app")),
         "live": GateResult(
             "live", joined({r.gate: r for r in on_live}), tuple(finding for r in on_live for finding in r.findings)
         ),

@@ -283,8 +283,8 @@ def make_scene(
     change = folder / "change.yaml"
     change.write_text(
         "change: a-change\nversions:\n"
-        f"  old: {{name: {V1}, statements: {V1}.json, probe: none{said[0]}}}\n"
-        f"  new: {{name: {V2}, statements: {V2}.json, probe: none{said[1]}}}\n"
+        f"  old: {{name: {V1}, statements: {V1}.json, probe: none{said[0]}, role: postgres}}\n"
+        f"  new: {{name: {V2}, statements: {V2}.json, probe: none{said[1]}, role: postgres}}\n"
         f"database:\n{textwrap.indent(operations.strip(), '  ')}\n"
         f"traffic: {{service: shop, stages: [5%, 100%], soak: 0s, drain: {drain}, drain_timeout: {drain}}}\n"
         f"metrics: none\nclients: {clients}\n{extra}\n",

@@ -74,8 +74,8 @@ def verdict(url: str, sender: Sender, *ddl: str, role: str | None = None) -> tup
     run_sql(url, *ddl) if ddl else None
     after = run(url, sender, role=role, before=before)
     return (
-        judge(PhaseRun("v1", State.BASE, before)),
-        judge(PhaseRun("v1", State.EXPANDED, after, before)),
+        judge(PhaseRun("v1", State.BASE, before, None, "app")),
+        judge(PhaseRun("v1", State.EXPANDED, after, before, "app")),
     )
 
 

@@ -17,7 +17,7 @@ SQL = "UPDATE t SET a = $1"
 def judged(now: tuple[Outcome, ...], before: tuple[Outcome, ...] | None, sql: str = SQL, cause: str = "") -> GateResult:
     run = (Executed("1", sql, "a test", now, cause),)
     held = None if before is None else (Executed("1", sql, "a test", before),)
-    return execute.judge(PhaseRun("v1", State.EXPANDED, run, held))
+    return execute.judge(PhaseRun("v1", State.EXPANDED, run, held, "app"))
 
 
 ONE, FIVE, NONE = Outcome(rows=1), Outcome(rows=5), Outcome(rows=0, idle=True)
@@ -108,11 +108,18 @@ def test_a_read_of_the_catalogs_may_read_another_number_of_rows() -> None:
 def test_what_follows_from_a_failure_is_not_told_beside_it() -> None:
     run = (Executed("1", "INSERT", "", (GONE,)), Executed("2", "SELECT", "", (FIVE,)))
     before = (Executed("1", "INSERT", "", (ONE,)), Executed("2", "SELECT", "", (Outcome(rows=6),)))
-    result = execute.judge(PhaseRun("v1", State.EXPANDED, run, before))
+    result = execute.judge(PhaseRun("v1", State.EXPANDED, run, before, "app"))
     assert [finding.id for finding in result.findings] == ["execute.refused"]
     assert execute.broken(PhaseRun("v1", State.EXPANDED, run, before)) == {"1": 0}
 
 
 def test_a_statement_that_the_state_before_did_not_know_is_not_taken_for_proven() -> None:
     run = (Executed("1", SQL, "", (ONE,)),)
-    assert execute.judge(PhaseRun("v1", State.EXPANDED, run, ())).verdict is UNKNOWN
+    assert execute.judge(PhaseRun("v1", State.EXPANDED, run, (), "app")).verdict is UNKNOWN
+
+
+def test_without_a_role_nothing_shows_that_the_version_may() -> None:
+    run = (Executed("1", "SELECT 1", "test_a", (Outcome(rows=1),)),)
+    assert execute.judge(PhaseRun("v1", State.BASE, run, None, "app")).verdict is PASS
+    result = execute.judge(PhaseRun("v1", State.BASE, run))
+    assert (result.verdict, [f.id for f in result.findings]) == (UNKNOWN, ["execute.role"])

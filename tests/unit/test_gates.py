@@ -432,6 +432,7 @@ def rehearsed(*outcomes: Outcome, before: tuple[Outcome, ...] | None = None) -> 
             State.EXPANDED,
             (Executed("1", sql, "test_a", outcomes),),
             None if before is None else (Executed("1", sql, "test_a", before),),
+            "app",
         )
     )
 
