@@ -118,7 +118,7 @@ def _merged(rows: Iterable[tuple[str, GateResult]]) -> list[tuple[GateResult, li
 
 
 def matrix_table(cells: Sequence[Cell]) -> Table:
-    """The matrix: versions down, states across; `-` where a version does not live."""
+    """The matrix: versions down, states across, each with the layers that do not pass; `-` where none lives."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -137,7 +137,7 @@ def _cell(cell: Cell | None) -> Text:
     if cell is None:
         return Text("-")
     told = Text(cell.standing, style=_STANDING[cell.standing])
-    for word in dict.fromkeys(cell.layers.values()):
+    for word in dict.fromkeys(word for word in cell.layers.values() if word != Verdict.PASS):
         told.append(f"\n{word}: {', '.join(n for n, w in cell.layers.items() if w == word)}", style="none")
     return told
 

@@ -23,6 +23,8 @@ def test_the_gates_page_is_rendered_from_the_gates() -> None:
 
 def test_the_change_it_shows_is_the_example(tmp_path: Path) -> None:
     (tmp_path / "shown.yaml").write_text(README.split("```yaml\n")[1].split("```")[0])
+    for version in ("shop-v1", "shop-v2"):
+        (tmp_path / f"{version}.json").touch()
     shown = load_change(tmp_path / "shown.yaml")
     example = load_change(example_path() / "changes" / "split-customer-name.yaml")
     assert shown.database == example.database
