@@ -13,8 +13,7 @@ from parallelchange.adapters.postgres.statements import ask_all
 from parallelchange.corpus import Corpus
 from parallelchange.gates import shape
 from parallelchange.model import Verdict
-from parallelchange.recording import build_corpus
-from parallelchange.transactions import Event
+from parallelchange.recording import Event, build_corpus
 
 SCHEMA = """
 CREATE TYPE mood AS ENUM ('good', 'bad');

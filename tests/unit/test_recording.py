@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import pytest
 
 from parallelchange.corpus import Corpus, read_corpus, write_corpus
-from parallelchange.drivers import not_the_apps
 from parallelchange.recording import Event, Refused, build, build_corpus
-from parallelchange.thinning import READINGS, WRITINGS
+from parallelchange.recording.drivers import not_the_apps
+from parallelchange.recording.thinning import READINGS, WRITINGS
 
 
 class Server:

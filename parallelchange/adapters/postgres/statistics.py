@@ -7,8 +7,8 @@ from psycopg import sql
 
 from parallelchange.adapters.postgres.connection import connect, describe_url
 from parallelchange.errors import Unavailable
+from parallelchange.recording import Event
 from parallelchange.sqltext import Kind, kind_of
-from parallelchange.transactions import Event
 
 __all__ = ["read_statistics"]
 

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from parallelchange.sqltext import Kind, fill, kind_of, tokens
-from parallelchange.transactions import opening
+from parallelchange.sqltext import Kind, fill, kind_of, opening, tokens
 
 __all__ = ["Describe", "Draft", "Known", "Refused", "describe_all"]
 
