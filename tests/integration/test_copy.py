@@ -69,10 +69,13 @@ def rich(database: str) -> Iterator[str]:
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute(RICH)
         name = sql.Identifier(connection.info.dbname)
-        for setting in ("SET search_path = sales, public", "SET statement_timeout = '7s'", "SET my.own = 'a, b'"):
-            connection.execute(sql.SQL("ALTER DATABASE {} {}").format(name, sql.SQL(setting)))
+        settings = "search_path = sales, public", "statement_timeout = 7000", "work_mem = '5120kB'", "my.own = 'a, b'"
+        for setting in settings:
+            connection.execute(sql.SQL("ALTER DATABASE {} SET {}").format(name, sql.SQL(setting)))
         connection.execute(sql.SQL("ALTER ROLE copy_app IN DATABASE {} SET work_mem = '5MB'").format(name))
         connection.execute('ALTER ROLE copy_reader SET search_path = sales, "$user"')
+        connection.execute("ALTER ROLE copy_app SET log_statement = 'all'")
+        connection.execute("ALTER ROLE copy_app SET work_mem = '6MB'")
         connection.execute(sql.SQL("REVOKE TEMP ON DATABASE {} FROM PUBLIC").format(name))
         connection.execute(sql.SQL("ALTER DATABASE {} OWNER TO copy_owner").format(name))
     yield database

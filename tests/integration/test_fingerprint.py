@@ -188,6 +188,7 @@ SAME = {
     " GRANT USAGE ON SCHEMA parallelchange TO fp_app",
     "alembic's table": "CREATE TABLE alembic_version (version_num text); GRANT SELECT ON alembic_version TO fp_app",
     "a role that has nothing to do with it": "CREATE ROLE fp_stranger BYPASSRLS",
+    "what is written to the log": "ALTER ROLE fp_app SET log_statement = 'all'",
     "a password": "ALTER ROLE fp_app PASSWORD 'secret'",
     "a temporary table": "CREATE TEMP TABLE tmp (id bigint)",
     "another plan's cost": "ALTER TABLE t ALTER COLUMN a SET (n_distinct = 5)",
@@ -261,6 +262,20 @@ def test_no_oid_is_in_it(connection: Session) -> None:
     connection.execute("ALTER SCHEMA public OWNER TO pg_database_owner; GRANT USAGE ON SCHEMA public TO PUBLIC")
     connection.execute(SCHEMA)
     assert set(schema_lines(connection)) ^ set(before) == set()
+
+
+def test_a_setting_counts_as_it_holds(connection: Session) -> None:
+    with connection.transaction(force_rollback=True):
+        connection.execute("ALTER ROLE fp_app SET lock_timeout = '1s'")
+        everywhere = schema_lines(connection)
+        name = sql.Identifier(connection.info.dbname)
+        connection.execute("ALTER ROLE fp_app RESET lock_timeout")
+        connection.execute(sql.SQL("ALTER ROLE fp_app IN DATABASE {} SET lock_timeout = '1s'").format(name))
+        assert schema_lines(connection) == everywhere
+        connection.execute("ALTER ROLE fp_app SET lock_timeout = '2s'")
+        assert schema_lines(connection) == everywhere
+        connection.execute(sql.SQL("ALTER ROLE fp_app IN DATABASE {} RESET lock_timeout").format(name))
+        assert schema_lines(connection) != everywhere
 
 
 def test_whoever_looks_sees_the_same(connection: Session) -> None:
