@@ -13,7 +13,8 @@ from helpers.world import Sent, corpus_of, recorded, run_sql
 
 from parallelchange.adapters.postgres import statements as module
 from parallelchange.adapters.postgres.connection import connect
-from parallelchange.adapters.postgres.statements import Describer, ask_all
+from parallelchange.adapters.postgres.shapes import Describer
+from parallelchange.adapters.postgres.statements import ask_all
 from parallelchange.corpus import Corpus, Unit
 from parallelchange.errors import Busy, LockedMore, Unavailable
 from parallelchange.gates import plan, prepare, shape

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import psycopg
 
 from parallelchange.adapters.postgres.connection import Connection, connect
-from parallelchange.adapters.postgres.statements import Describer
+from parallelchange.adapters.postgres.shapes import Describer
 from parallelchange.recording import Refused
 from parallelchange.sqltext import opening
 
