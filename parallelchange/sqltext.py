@@ -148,9 +148,11 @@ def split(sql: str) -> list[str]:
 
 @lru_cache(maxsize=512)
 def opening(sql: str, count: int) -> tuple[str, ...]:
-    """The first words of a statement, in lower case."""
+    """The first words of a statement, in lower case; parentheses before them, as in `(SELECT …)`, are no words."""
     words: list[str] = []
     for token in tokens(sql):
+        if token.text == "(" and not words:
+            continue
         if token.kind != "word" or len(words) == count:
             break
         words.append(token.text.lower())

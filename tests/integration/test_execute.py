@@ -198,6 +198,16 @@ def test_deferred_constraints_speak_up_at_each_commit(shop: str, end: str) -> No
             "CREATE OR REPLACE FUNCTION f() RETURNS void LANGUAGE sql AS ''",
             "1 written rows before, none now",
         ),
+        (
+            "(SELECT f())",
+            "CREATE OR REPLACE FUNCTION f() RETURNS void LANGUAGE sql AS ''",
+            "1 written rows before, none now",
+        ),
+        (
+            "(WITH d AS (DELETE FROM t WHERE id = 3 RETURNING 1) SELECT count(*) FROM d)",
+            "DELETE FROM t WHERE id = 3",
+            "1 written rows",
+        ),
         ("CALL p()", "ALTER TABLE t RENAME a TO b", 'column "a"'),
         ("DO 'BEGIN DELETE FROM t WHERE id = 3; END'", "DELETE FROM t WHERE id = 3", "1 written rows before, none now"),
         (

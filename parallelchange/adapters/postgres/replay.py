@@ -18,7 +18,7 @@ from parallelchange.corpus import Corpus, Recorded, Step, Unit
 from parallelchange.errors import Unavailable
 from parallelchange.gates.execute import Outcome
 from parallelchange.gates.prepare import shown
-from parallelchange.sqltext import Kind, tokens
+from parallelchange.sqltext import Kind, opening, tokens
 
 __all__ = ["Replay"]
 
@@ -320,8 +320,7 @@ class Replay:
 
 
 def _word(text: str) -> str:
-    first = next(tokens(text), None)
-    return first.text.lower() if first else ""
+    return "".join(opening(text, 1))
 
 
 def _answer(result: PGresult) -> str | None:
