@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from parallelchange.calls import Counts, Standing, only_in, standing
+from parallelchange.calls import Counts, Stillness, only_in, stillness
 from parallelchange.corpus import read_corpus
 from parallelchange.errors import InvalidFile, Tampered, Unavailable
 from parallelchange.evidence import ALL_VERSIONS
@@ -94,7 +94,7 @@ class Observation:
     others: tuple[str, ...] | None = None
     wanted: Mapping[str, int | None] = field(default_factory=dict)
     counts: Counts | None = None
-    calls: Standing | None = None
+    calls: Stillness | None = None
 
     @property
     def weight(self) -> int | None:
@@ -270,15 +270,15 @@ def read_counts(plan: Plan, database: Database) -> Counts | None:
     return database.calls(alone) if alone else None
 
 
-def calls_of(plan: Plan, counts: Counts | None, record: Record | None, now: float) -> Standing:
+def calls_of(plan: Plan, counts: Counts | None, record: Record | None, now: float) -> Stillness:
     """Whether the old version's statements stand still."""
     alone = watched(plan)
     if not alone:
-        return Standing(None, f"no recorded statement is {plan.change.old.name}'s alone")
+        return Stillness(None, f"no recorded statement is {plan.change.old.name}'s alone")
     if counts is None:
-        return Standing(None, "the extension pg_stat_statements is not in this database")
+        return Stillness(None, "the extension pg_stat_statements is not in this database")
     sample, since = (record.calls, record.weight_since) if record else (None, None)
-    return standing(alone, counts, sample, now=now, since=since)
+    return stillness(alone, counts, sample, now=now, since=since)
 
 
 def expected_key(plan: Plan, obs: Observation, version: str, gate: str, place: Place = Place.LIVE) -> EvidenceKey:

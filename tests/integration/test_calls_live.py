@@ -13,7 +13,7 @@ from psycopg import sql
 
 from parallelchange.adapters.postgres.calls import read_calls
 from parallelchange.adapters.postgres.connection import connect
-from parallelchange.calls import Counts, Standing, canonical, next_sample, only_in, standing
+from parallelchange.calls import Counts, Stillness, canonical, next_sample, only_in, stillness
 from parallelchange.sqltext import template
 
 OLD = "SELECT a FROM t WHERE id = $1 AND a IS NOT NULL"
@@ -28,8 +28,8 @@ def counted(url: str, watched: frozenset[str] = WATCHED) -> Counts:
     return counts
 
 
-def held(counts: Counts, sample: dict[str, Any] | None, watched: frozenset[str] = WATCHED) -> Standing:
-    return standing(watched, counts, sample, now=SINCE + 60, since=SINCE)
+def held(counts: Counts, sample: dict[str, Any] | None, watched: frozenset[str] = WATCHED) -> Stillness:
+    return stillness(watched, counts, sample, now=SINCE + 60, since=SINCE)
 
 
 def kept(counts: Counts, watched: frozenset[str] = WATCHED) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def test_a_call_since_is_told_with_its_statement_and_role(url: str) -> None:
         run_sql(url, f"GRANT SELECT ON t TO {worker}")
         send(url)
         sample = kept(counted(url))
-        assert held(counted(url), sample) == Standing(1, seconds=59.0, matched=1)
+        assert held(counted(url), sample) == Stillness(1, seconds=59.0, matched=1)
         send(url, user=worker)
         told = held(counted(url), sample)
         assert (told.seconds, told.grew) == (None, (f"1 calls of `{next(iter(WATCHED))}` by role {worker}",))
@@ -125,9 +125,9 @@ def test_a_first_call_after_the_first_look_is_growth(url: str) -> None:
 
 def test_a_sample_of_an_earlier_weight_counts_for_nothing(url: str) -> None:
     sample = kept(counted(url))
-    assert standing(WATCHED, counted(url), sample, now=SINCE + 90, since=SINCE + 30).seconds == 0.0
-    assert standing(WATCHED, counted(url), sample, now=SINCE + 90, since=None).seconds == 0.0
-    assert standing(WATCHED, counted(url), None, now=SINCE + 90, since=SINCE).seconds == 0.0
+    assert stillness(WATCHED, counted(url), sample, now=SINCE + 90, since=SINCE + 30).seconds == 0.0
+    assert stillness(WATCHED, counted(url), sample, now=SINCE + 90, since=None).seconds == 0.0
+    assert stillness(WATCHED, counted(url), None, now=SINCE + 90, since=SINCE).seconds == 0.0
 
 
 @pytest.mark.parametrize("how", ["all", "one", "one, called again"])
