@@ -14,7 +14,7 @@ from typing import Any
 
 from parallelchange.sqltext import tokens
 
-__all__ = ["Counts", "Standing", "canonical", "next_sample", "only_in", "standing"]
+__all__ = ["Counts", "Stillness", "canonical", "next_sample", "only_in", "stillness"]
 
 _CONSTANTS = frozenset({"true", "false", "null"})
 _VALUE = "?"
@@ -78,7 +78,7 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Standing:
+class Stillness:
     """Whether the old version's statements stand still.
 
     Args:
@@ -100,9 +100,9 @@ class Standing:
         return self.watched is not None and not self.why and (self.seconds is None or self.seconds < drain)
 
 
-def standing(
+def stillness(
     watched: frozenset[str], counts: Counts, sample: Mapping[str, Any] | None, *, now: float, since: float | None
-) -> Standing:
+) -> Stillness:
     """Hold what is counted now against what was counted before.
 
     Args:
@@ -116,15 +116,15 @@ def standing(
     kept = _kept(sample, since)
     if counts.blind:
         # Somebody who stops the counting must not be taken for silence.
-        return Standing(len(watched) if kept else None, counts.blind)
+        return Stillness(len(watched) if kept else None, counts.blind)
     if counts.hidden:
         told = f"the text of {counts.hidden} counted statements cannot be seen by our role"
-        return Standing(len(watched), told)
+        return Stillness(len(watched), told)
     if kept is None:
-        return Standing(len(watched), seconds=0.0, matched=matched)
+        return Stillness(len(watched), seconds=0.0, matched=matched)
     lost = _lost(counts, kept)
     if lost:
-        return Standing(len(watched), lost, matched=matched)
+        return Stillness(len(watched), lost, matched=matched)
     grew = tuple(
         f"{count - before} calls of `{_short(text)}` by role {role}"
         for text in sorted(watched)
@@ -132,7 +132,7 @@ def standing(
         if count > (before := int(kept["calls"].get(text, {}).get(role, 0)))
     )
     stood = max(0.0, now - float(kept["at"]))
-    return Standing(len(watched), "", None if grew else stood, grew, matched)
+    return Stillness(len(watched), "", None if grew else stood, grew, matched)
 
 
 def next_sample(
@@ -141,13 +141,13 @@ def next_sample(
     """What to keep from now on; None while what was kept still holds: its age is how long the calls have stood still.
 
     Args:
-        watched: As for `standing`.
-        counts: As for `standing`.
-        sample: As for `standing`.
-        now: As for `standing`.
-        since: As for `standing`.
+        watched: As for `stillness`.
+        counts: As for `stillness`.
+        sample: As for `stillness`.
+        now: As for `stillness`.
+        since: As for `stillness`.
     """
-    told = standing(watched, counts, sample, now=now, since=since)
+    told = stillness(watched, counts, sample, now=now, since=since)
     kept = _kept(sample, since)
     if counts.blind or counts.hidden or since is None:
         return None

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from parallelchange.change import (
     REHEARSAL_ROWS,
@@ -23,9 +21,21 @@ from parallelchange.change import (
     Traffic,
     Version,
 )
+from parallelchange.changeform import (
+    ChangeFile,
+    ClientFile,
+    MetricsFile,
+    OperationFile,
+    ProbeFile,
+    RehearsalFile,
+    SqlMaskFile,
+    TrafficFile,
+    VersionFile,
+    json_schema,
+)
 from parallelchange.errors import InvalidFile
 from parallelchange.model import FULL, TableName, parse_weight
-from parallelchange.operations import OPERATIONS, ChangeType, Operation, RenameColumn, SetNotNull, SplitColumn
+from parallelchange.operations import OPERATIONS, Operation
 from parallelchange.sessions import Client, Identity, problem_of
 
 if TYPE_CHECKING:
@@ -45,156 +55,8 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _BOUND = re.compile(r"(>=|<=)\s*(\d+(?:\.\d+)?)\s*(%|ms|s)")
 
 
-# What is written in the file. Kept apart from `Change`, which holds the values as the code wants them.
-
-_CLOSED = {"extra": "forbid"}
 _UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")
-_BRANCHES = ("_ProbeFile", "_MetricsFile", "_ClientFile", "NewColumn", "_SqlMaskFile", "str", "float", "none")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _ProbeFile:
-    """A URL to GET or a command to run."""
-
-    __pydantic_config__ = _CLOSED
-    url: str | None = None
-    command: str | None = None
-    timeout: str = "30s"
-
-
-@dataclass(frozen=True, kw_only=True)
-class _VersionFile:
-    """One app version: its name, how its sessions are told, and its proofs."""
-
-    __pydantic_config__ = _CLOSED
-    name: str
-    application_name: str | None = None
-    statements: str | None = None
-    probe: _ProbeFile | Literal["none"] | None = None
-    build: str | None = None
-    image: str | None = None
-    role: str | None = None
-    openapi: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class _VersionsFile:
-    """The version that serves now and the one the change leads to."""
-
-    __pydantic_config__ = _CLOSED
-    old: _VersionFile
-    new: _VersionFile
-
-
-@dataclass(frozen=True, kw_only=True)
-class _OperationFile:
-    """One operation, under the name of its kind."""
-
-    __pydantic_config__ = _CLOSED
-    split_column: SplitColumn | None = None
-    rename_column: RenameColumn | None = None
-    change_type: ChangeType | None = None
-    set_not_null: SetNotNull | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class _TrafficFile:
-    """Where and in which steps traffic moves."""
-
-    __pydantic_config__ = _CLOSED
-    service: str
-    router: Literal["local", "smi", "gateway-api", "nginx", "istio", "flagd"] = "local"
-    layout: Literal["azure", "k8s-deploy"] = "azure"
-    stages: list[str | float] = field(default_factory=lambda: ["5%", "25%", "50%", "100%"])
-    soak: str = "2m"
-    drain: str = "60s"
-    drain_timeout: str = "5m"
-
-
-@dataclass(frozen=True, kw_only=True)
-class _MetricsFile:
-    """Bounds that both versions must keep."""
-
-    __pydantic_config__ = _CLOSED
-    success_rate: str = ">= 99%"
-    latency_p99: str = "<= 500ms"
-    window: str | None = None
-    min_requests: int = 20
-    prometheus: str | None = None
-    queries: Literal["linkerd", "istio", "nginx", "envoy"] | None = None
-    smi: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class _BackfillFile:
-    """Limits of the backfill."""
-
-    __pydantic_config__ = _CLOSED
-    rows_per_second: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class _EvidenceFile:
-    """How long a proof counts."""
-
-    __pydantic_config__ = _CLOSED
-    max_age: str = "1h"
-
-
-@dataclass(frozen=True, kw_only=True)
-class _SqlMaskFile:
-    """An expression over the row."""
-
-    __pydantic_config__ = _CLOSED
-    sql: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class _RehearsalFile:
-    """What the rehearsal copy is made of."""
-
-    __pydantic_config__ = _CLOSED
-    rows: int = REHEARSAL_ROWS
-    mask: dict[str, Literal["hash", "null"] | _SqlMaskFile | None] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _ClientFile:
-    """Database sessions of neither version, by name (`*` for any text), role and network; all given must fit."""
-
-    __pydantic_config__ = _CLOSED
-    application_name: str | None = None
-    role: str | None = None
-    address: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class _ChangeFile:
-    """A parallel change: what changes, between which versions, and how traffic moves."""
-
-    __pydantic_config__ = _CLOSED
-    change: str
-    versions: _VersionsFile
-    database: list[_OperationFile]
-    traffic: _TrafficFile
-    metrics: _MetricsFile | Literal["none"] = field(default_factory=_MetricsFile)
-    backfill: _BackfillFile = field(default_factory=_BackfillFile)
-    evidence: _EvidenceFile = field(default_factory=_EvidenceFile)
-    rehearsal: _RehearsalFile = field(default_factory=_RehearsalFile)
-    clients: list[str | _ClientFile] = field(default_factory=list)
-
-
-def json_schema() -> dict[str, Any]:
-    """The JSON Schema of change files, which editors complete from."""
-    from pydantic import TypeAdapter
-
-    text = json.dumps(TypeAdapter(_ChangeFile).json_schema())
-    schema = json.loads(re.sub(r"\b_(\w+)File\b", r"\1", text))
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **schema,
-        "title": "parallelchange change file",
-    }
+_BRANCHES = ("ProbeFile", "MetricsFile", "ClientFile", "NewColumn", "SqlMaskFile", "str", "float", "none")
 
 
 def load_change(path: Path) -> Change:
@@ -214,7 +76,7 @@ def load_change(path: Path) -> Change:
         if isinstance(stage, bool):  # which pydantic would take for a number
             _Reader(path, lines).fail(f"traffic.stages.{index}", f"{stage} is no share of traffic", "write it as 5%")
     try:
-        raw = TypeAdapter(_ChangeFile).validate_python(document)
+        raw = TypeAdapter(ChangeFile).validate_python(document)
     except ValidationError as error:
         raise _invalid(error, path, lines) from None
     return _Reader(path, lines).change(raw)
@@ -311,7 +173,7 @@ class _Reader:
     def __init__(self, path: Path, lines: dict[str, int]) -> None:
         self.path, self.lines = path, lines
 
-    def change(self, raw: _ChangeFile) -> Change:
+    def change(self, raw: ChangeFile) -> Change:
         if not _NAME.fullmatch(raw.change):
             self.fail("change", f"{raw.change!r} is no name for a change", "use up to 40 of a-z, 0-9 and -")
         if not raw.database:
@@ -355,7 +217,7 @@ class _Reader:
             lines=self.lines,
         )
 
-    def version(self, key: str, raw: _VersionFile) -> Version:
+    def version(self, key: str, raw: VersionFile) -> Version:
         at = f"versions.{key}"
         if not _VERSION.fullmatch(raw.name):
             self.fail(f"{at}.name", f"{raw.name!r} is no name for a version", "use up to 100 of a-z, A-Z, 0-9 and ._-")
@@ -370,7 +232,7 @@ class _Reader:
         if openapi and not _is_file(openapi):
             self.fail(f"{at}.openapi", f"there is no file {raw.openapi}", "its path is relative to the change file")
         probe = None
-        if isinstance(raw.probe, _ProbeFile):
+        if isinstance(raw.probe, ProbeFile):
             if (raw.probe.url is None) == (raw.probe.command is None):
                 self.fail(f"{at}.probe", "a probe is either a url or a command", "give one of them")
             probe = Probe(
@@ -395,7 +257,7 @@ class _Reader:
             openapi=openapi,
         )
 
-    def client(self, at: str, raw: str | _ClientFile, versions: tuple[Version, ...]) -> Client:
+    def client(self, at: str, raw: str | ClientFile, versions: tuple[Version, ...]) -> Client:
         """Sessions that may be there besides the versions'; none that could be a version's own."""
         found = Client(raw) if isinstance(raw, str) else Client(raw.application_name, raw.role, raw.address)
         problem = problem_of(found, [Identity(v.name, v.application_name, v.role) for v in versions])
@@ -411,14 +273,14 @@ class _Reader:
             self.fail(f"versions.{key}.image", f"{image!r} is no image", f"write NAME:TAG, also in {variable}")
         return image
 
-    def operation(self, index: int, raw: _OperationFile) -> Operation:
+    def operation(self, index: int, raw: OperationFile) -> Operation:
         named = [(kind, op) for kind in OPERATIONS if (op := getattr(raw, kind)) is not None]
         if len(named) != 1:
             self.fail(f"database.{index}", "each entry is exactly one operation", f"one of {', '.join(OPERATIONS)}")
         operation: Operation = named[0][1]
         return operation
 
-    def traffic(self, raw: _TrafficFile) -> Traffic:
+    def traffic(self, raw: TrafficFile) -> Traffic:
         stages = []
         for index, text in enumerate(raw.stages):
             try:
@@ -437,7 +299,7 @@ class _Reader:
             layout=raw.layout,
         )
 
-    def rehearsal(self, raw: _RehearsalFile) -> RehearsalSpec:
+    def rehearsal(self, raw: RehearsalFile) -> RehearsalSpec:
         if raw.rows < 1:
             self.fail("rehearsal.rows", "must be at least 1", f"leave it out for {REHEARSAL_ROWS}")
         masks: dict[tuple[TableName, str], Mask] = {}
@@ -446,10 +308,10 @@ class _Reader:
             table, _, column = name.rpartition(".")
             if not column or not all(table.split(".")) or table.count(".") > 1:
                 self.fail(key, f"{name!r} names no column", "write it as table.column or schema.table.column")
-            expression = rule.sql if isinstance(rule, _SqlMaskFile) else None
+            expression = rule.sql if isinstance(rule, SqlMaskFile) else None
             if expression is not None and not expression.strip():
                 self.fail(key, "the expression is empty", "write `{sql: EXPRESSION}`, `hash` or `null`")
-            kind = "sql" if isinstance(rule, _SqlMaskFile) else rule or "null"
+            kind = "sql" if isinstance(rule, SqlMaskFile) else rule or "null"
             mask = Mask(
                 table=TableName.parse(table),
                 column=column,
@@ -463,7 +325,7 @@ class _Reader:
             masks[mask.table, column] = mask
         return RehearsalSpec(rows=raw.rows, mask=tuple(masks.values()))
 
-    def metrics(self, raw: _MetricsFile, traffic: Traffic) -> MetricsSpec:
+    def metrics(self, raw: MetricsFile, traffic: Traffic) -> MetricsSpec:
         success = self.bound("metrics.success_rate", raw.success_rate, {"%"}, at_least=True)
         latency = self.bound("metrics.latency_p99", raw.latency_p99, {"ms", "s"}, at_least=False)
         window = self.seconds("metrics.window", raw.window) if raw.window else traffic.soak

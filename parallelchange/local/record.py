@@ -23,8 +23,7 @@ from parallelchange.errors import Blocked, Unavailable
 from parallelchange.local.postgres import EmbeddedPostgres, scratch_postgres
 from parallelchange.local.process import LOOPBACK, ReservedPort, tied_to_us
 from parallelchange.local.schemas import Schema
-from parallelchange.recording import Recording, build
-from parallelchange.redact import Redaction
+from parallelchange.recording import Recording, Redaction, build
 
 __all__ = ["Job", "record", "record_log", "record_statistics"]
 

@@ -14,7 +14,6 @@ from parallelchange.adapters.postgres.database import PostgresDatabase
 from parallelchange.adapters.postgres.execute import execute_all
 from parallelchange.adapters.postgres.fingerprint import schema_lines
 from parallelchange.adapters.postgres.held import Held, held
-from parallelchange.adapters.postgres.ledger import PostgresLedger
 from parallelchange.change import Version
 from parallelchange.corpus import Corpus, read_corpus
 from parallelchange.errors import ParallelChangeError, SchemaState, Unavailable
@@ -22,6 +21,7 @@ from parallelchange.gates import execute, laws, prepare, rehearsal, roundtrip, s
 from parallelchange.gates import plan as planning
 from parallelchange.gates.execute import Executed
 from parallelchange.gates.prepare import PlanFact, StatementFact
+from parallelchange.local.changing import changing, expand
 from parallelchange.local.copy import copy_database
 from parallelchange.local.likeness import Likeness, likeness
 from parallelchange.local.scratch import scratch_database
@@ -126,8 +126,7 @@ class Rehearsal:
         return ()
 
     def _expand(self) -> tuple[Finding, ...]:
-        self.applied["expand"] = self.database.apply(Phase.EXPAND)
-        self.database.backfill(lambda _what, _done, _total: None)
+        self.applied["expand"] = expand(self.database)
         return laws.judge(self.database.laws(State.EXPANDED)).findings
 
     def _contract(self) -> tuple[Finding, ...]:
@@ -272,13 +271,7 @@ def rehearse(
         copy_database(url, copy, scratch.tools, spec=plan.change.rehearsal, roles=roles, tell=tell)
         with connect(url) as source, connect(copy) as made:
             like = likeness(source, made, before)
-        ledger = PostgresLedger(copy, plan.change.name)
-        database = PostgresDatabase(copy, plan, ini)
-        try:
-            ledger.open()
+        with changing(copy, plan, ini) as database:
             rehearsal_ = Rehearsal(plan, database, builds, tell, like)
             rehearsal_.all()
-        finally:
-            ledger.close()
-            database.close()
     return rehearsal_

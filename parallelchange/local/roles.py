@@ -43,6 +43,8 @@ WHERE s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_
   AND (s.setrole = 0 OR r.rolname IS NOT NULL)
 ORDER BY s.setdatabase <> 0, r.rolname NULLS FIRST, 2
 """
+_LISTS = frozenset({"search_path", "temp_tablespaces"})
+"""Settings whose value is a list of names in quotes; of the others, as text, PostgreSQL keeps what was written."""
 _NOT_OF_THE_COPY = re.compile(r"log_.*|.*preload_libraries|role")
 
 
@@ -149,12 +151,14 @@ def copy_settings(there: Connection, here: Connection) -> None:
             continue
         whose = sql.SQL("ROLE {} IN DATABASE {}").format(sql.Identifier(role), copy) if role else None
         setting = sql.SQL(".").join(map(sql.Identifier, name.split(".")))
-        alter = sql.SQL("ALTER {} SET {} FROM CURRENT").format(whose or sql.SQL("DATABASE {}").format(copy), setting)
+        alter = sql.SQL("ALTER {} SET {} ").format(whose or sql.SQL("DATABASE {}").format(copy), setting)
         try:
             with here.transaction():
-                # Set here first: a list such as a search path is then written as the list it is.
-                here.execute("SELECT set_config(%s, %s, true)", (name, value))
-                here.execute(alter)
+                if name in _LISTS:  # set here first, it is written as the list it is
+                    here.execute("SELECT set_config(%s, %s, true)", (name, value))
+                    here.execute(alter + sql.SQL("FROM CURRENT"))
+                else:
+                    here.execute(alter + sql.SQL("TO {}").format(sql.Literal(value)))
         except psycopg.Error as error:
             raise Unavailable(
                 f"the setting {name} of the shared database cannot be put on the copy: {type(error).__name__}",

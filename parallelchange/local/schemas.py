@@ -10,12 +10,8 @@ from typing import Protocol
 import psycopg
 
 from parallelchange.adapters.postgres.connection import connect
-from parallelchange.adapters.postgres.database import PostgresDatabase
-from parallelchange.adapters.postgres.ledger import PostgresLedger
-from parallelchange.adapters.postgres.revisions import Revisions
 from parallelchange.change import Version
 from parallelchange.errors import InvalidFile
-from parallelchange.model import Phase
 from parallelchange.plan import Plan
 from parallelchange.sqltext import split
 
@@ -55,20 +51,18 @@ class AtVersion:
 
     def lay(self, url: str) -> None:
         """Bring it to the revision the change begins at."""
+        from parallelchange.adapters.postgres.revisions import Revisions
+
         Revisions(url, self.plan, self.ini).to_base()
 
     def finish(self, url: str) -> None:
         """Expand and backfill for the new version."""
         if self.version.name != self.plan.change.new.name:
             return
-        ledger, database = PostgresLedger(url, self.plan.change.name), PostgresDatabase(url, self.plan, self.ini)
-        try:
-            ledger.open()
-            database.apply(Phase.EXPAND)
-            database.backfill(lambda _what, _done, _total: None)
-        finally:
-            ledger.close()
-            database.close()
+        from parallelchange.local.changing import changing, expand
+
+        with changing(url, self.plan, self.ini) as database:
+            expand(database)
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from parallelchange.calls import Counts, Standing, only_in, standing
+from parallelchange.calls import Counts, Stillness, only_in, stillness
 from parallelchange.corpus import read_corpus
 from parallelchange.errors import InvalidFile, Tampered, Unavailable
 from parallelchange.evidence import ALL_VERSIONS
 from parallelchange.model import FULL, Evidence, EvidenceKey, Place, State
 from parallelchange.plan import Plan, incarnation_of, state_of
-from parallelchange.ports import Database, Record, Sample, Split
+from parallelchange.ports import Database, Record, Router, Sample, Split
 from parallelchange.rollout.world import World
 from parallelchange.sessions import Connected, can_be_told, describe, sessions_of
 
@@ -94,7 +94,7 @@ class Observation:
     others: tuple[str, ...] | None = None
     wanted: Mapping[str, int | None] = field(default_factory=dict)
     counts: Counts | None = None
-    calls: Standing | None = None
+    calls: Stillness | None = None
 
     @property
     def weight(self) -> int | None:
@@ -158,6 +158,25 @@ def _schema_changes(
     return found
 
 
+@dataclass(frozen=True)
+class _Traffic:
+    """What the router tells; see `Observation`."""
+
+    split: Split | None
+    error: str
+    remedy: str = ""
+    settled: bool = False
+    problems: tuple[str, ...] | None = None
+
+
+def _look_at_traffic(router: Router) -> _Traffic:
+    try:
+        split = router.get()
+        return _Traffic(split, split.untold, settled=router.settled(split), problems=router.problems())
+    except Unavailable as error:
+        return _Traffic(None, error.message, error.hint or "")
+
+
 def observe(world: World, *, began: float | None = None, revisions: bool = True) -> Observation:
     """Look at everything that a decision rests on.
 
@@ -172,14 +191,8 @@ def observe(world: World, *, began: float | None = None, revisions: bool = True)
     plan, change = world.plan, world.plan.change
     live = world.database.catalog()
     state, differences = state_of(plan, live)
-    settled, routing = False, None
-    try:
-        split = world.router.get()
-        split_error, split_remedy = split.untold, ""
-        settled = world.router.settled(split)
-        routing = world.router.problems()
-    except Unavailable as error:
-        split, split_error, split_remedy = None, error.message, error.hint or ""
+    traffic = _look_at_traffic(world.router)
+    split = traffic.split
     record = world.ledger.read()
     evidence, tampered, remedy = _recorded(world)
     now = world.database.now()
@@ -200,8 +213,8 @@ def observe(world: World, *, began: float | None = None, revisions: bool = True)
         record=record,
         evidence=evidence,
         split=split,
-        split_error=split_error,
-        split_remedy=split_remedy,
+        split_error=traffic.error,
+        split_remedy=traffic.remedy,
         builds={v.name: v.build or world.workloads.build(v.name) for v in change.versions},
         ready={v.name: world.workloads.ready(v.name) for v in change.versions},
         sessions=old_sessions(plan, connected),
@@ -213,8 +226,8 @@ def observe(world: World, *, began: float | None = None, revisions: bool = True)
         schema_changes=_schema_changes(world, evidence, live.fingerprint, state),
         watched=0.0 if began is None else world.clock.now() - began,
         incarnation=incarnation_of(live),
-        settled=settled,
-        routing=routing,
+        settled=traffic.settled,
+        routing=traffic.problems,
         connected=connected,
         others=world.workloads.others(),
         wanted={v.name: world.workloads.wanted(v.name) for v in change.versions},
@@ -257,15 +270,15 @@ def read_counts(plan: Plan, database: Database) -> Counts | None:
     return database.calls(alone) if alone else None
 
 
-def calls_of(plan: Plan, counts: Counts | None, record: Record | None, now: float) -> Standing:
+def calls_of(plan: Plan, counts: Counts | None, record: Record | None, now: float) -> Stillness:
     """Whether the old version's statements stand still."""
     alone = watched(plan)
     if not alone:
-        return Standing(None, f"no recorded statement is {plan.change.old.name}'s alone")
+        return Stillness(None, f"no recorded statement is {plan.change.old.name}'s alone")
     if counts is None:
-        return Standing(None, "the extension pg_stat_statements is not in this database")
+        return Stillness(None, "the extension pg_stat_statements is not in this database")
     sample, since = (record.calls, record.weight_since) if record else (None, None)
-    return standing(alone, counts, sample, now=now, since=since)
+    return stillness(alone, counts, sample, now=now, since=since)
 
 
 def expected_key(plan: Plan, obs: Observation, version: str, gate: str, place: Place = Place.LIVE) -> EvidenceKey:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -19,11 +19,11 @@ from psycopg.rows import TupleRow
 from parallelchange.adapters.planning import load_plan, lock_path
 from parallelchange.adapters.postgres.connection import connect
 from parallelchange.adapters.postgres.database import PostgresDatabase
-from parallelchange.adapters.postgres.ledger import PostgresLedger
 from parallelchange.adapters.postgres.revisions import Revisions
 from parallelchange.change import Change, Version
 from parallelchange.cli.settings import load_settings
 from parallelchange.errors import SchemaState, UsageError
+from parallelchange.local.changing import changing, expand
 from parallelchange.local.postgres import EmbeddedPostgres, scratch_postgres
 from parallelchange.local.process import LOOPBACK, ReservedPort
 from parallelchange.model import Phase, State
@@ -174,15 +174,9 @@ class ScratchServer:
                 with psycopg.connect(url, application_name="parallelchange") as connection:
                     seed(connection)
             return
-        with ExitStack() as stack:
-            ledger = PostgresLedger(url, plan.change.name)
-            stack.callback(ledger.close)
-            database = PostgresDatabase(url, plan, ini)
-            stack.callback(database.close)
+        with changing(url, plan, ini) as database:
             if state is State.EXPANDED:
-                ledger.open()
-                database.apply(Phase.EXPAND)
-                database.backfill(lambda _what, _done, _total: None)
+                expand(database)
             else:
                 database.apply(Phase.MIGRATE)
                 database.apply(Phase.CONTRACT)
@@ -280,11 +274,8 @@ class ScratchDatabase:
         if self.state is State.CONTRACTED:
             raise UsageError("laws hold until contract", hint="check them on expanded()")
         plan, ini = self.owner.server.plan(self.owner.path)
-        database = PostgresDatabase(self._socket, plan, ini)
-        try:
+        with closing(PostgresDatabase(self._socket, plan, ini)) as database:
             prove_laws(database.laws(self.state))
-        finally:
-            database.close()
 
     def check_statements(self, which: str) -> None:
         """Prepare a version's recorded statements, compare their columns, and run them, each rolled back.

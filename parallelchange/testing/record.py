@@ -15,7 +15,7 @@ from parallelchange.change import Version
 from parallelchange.corpus import write_corpus
 from parallelchange.errors import ParallelChangeError
 from parallelchange.recording import Event, Recording, build
-from parallelchange.testing.describing import Memory
+from parallelchange.testing.memory import Memory
 from parallelchange.testing.psycopg_hook import watch_psycopg
 from parallelchange.testing.recorder import Recorder, Sent, chosen
 from parallelchange.testing.sqlalchemy_hook import watch_sqlalchemy

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from parallelchange.local.shop import example_path
 
 CLI = [sys.executable, "-m", "parallelchange"]
 
@@ -68,3 +72,16 @@ def wait_until(what: str, seen: object, *, limit: float = 90.0) -> None:
         if time.monotonic() > give_up:
             pytest.fail(f"not seen in {limit:g} s: {what}")
         time.sleep(0.1)
+
+
+@pytest.fixture
+def example(tmp_path: Path, database: str) -> Path:
+    """The example on a database at its base revision, with some rows."""
+    folder = tmp_path / "shop"
+    shutil.copytree(example_path(), folder, ignore=shutil.ignore_patterns("__pycache__", ".pytest_cache"))
+    settings = f'database_url = {json.dumps(database)}\nalembic = "alembic.ini"\nchanges = "changes"\n'
+    (folder / "parallelchange.toml").write_text(settings)
+    for arguments in (["-m", "alembic", "upgrade", "0001_shop"], ["-m", "shop.seed", "--rows", "400"]):
+        subprocess.run([sys.executable, *arguments], cwd=folder, check=True, capture_output=True,
+                       env={"DATABASE_URL": database, "PATH": ""})  # fmt: skip
+    return folder

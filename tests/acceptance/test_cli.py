@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,21 +12,14 @@ import pytest
 
 from acceptance.conftest import run
 from parallelchange.cli import VERBS, cli
-from parallelchange.local.shop import example_path
 
 CHANGE = "changes/split-customer-name.yaml"
 
 
 @pytest.fixture
-def shop(tmp_path: Path, database: str) -> Path:
-    """The example on a database at its base revision, with some rows."""
-    folder = tmp_path / "shop"
-    shutil.copytree(example_path(), folder, ignore=shutil.ignore_patterns("__pycache__", ".pytest_cache"))
-    settings = f'database_url = {json.dumps(database)}\nalembic = "alembic.ini"\nchanges = "changes"\n'
-    (folder / "parallelchange.toml").write_text(settings)
-    for arguments in (["-m", "alembic", "upgrade", "0001_shop"], ["-m", "shop.seed", "--rows", "400"]):
-        subprocess.run([sys.executable, *arguments], cwd=folder, check=True, capture_output=True,
-                       env={"DATABASE_URL": database, "PATH": ""})  # fmt: skip
+def shop(example: Path) -> Path:
+    """The example, with a file that traffic is split by."""
+    folder = example
     (folder / ".parallelchange" / "local").mkdir(parents=True)
     split = {
         "apiVersion": "split.smi-spec.io/v1alpha2", "kind": "TrafficSplit",

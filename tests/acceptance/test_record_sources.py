@@ -9,13 +9,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from helpers.postgres15 import contrib, postgres15
 
 from acceptance.conftest import run
 from parallelchange.corpus import Corpus, Recorded, read_corpus
 from parallelchange.local.postgres import scratch_postgres
-
-__all__ = ["contrib", "postgres15"]
 
 SETTINGS = {
     "log_destination": "jsonlog,csvlog",

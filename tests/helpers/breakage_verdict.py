@@ -21,7 +21,7 @@ from parallelchange.gates.prepare import StatementFact
 from parallelchange.local.copy import copy_database
 from parallelchange.local.postgres import EmbeddedPostgres
 from parallelchange.model import GateResult, State, Verdict, combine
-from parallelchange.recording import build_corpus
+from parallelchange.recording import build
 
 __all__ = [
     "LAYERS",
@@ -90,7 +90,7 @@ def record(server: EmbeddedPostgres, source: str) -> Recording:
             session.close()
         with describing(server.url(name)) as describe:
             log = read_log(_entries(server.data_dir), wanted=lambda entry: _wanted(entry, name), whole=True)
-            corpus = build_corpus(VERSION, log.events, describe, where="tests")
+            corpus = build(VERSION, log.events, describe, where="tests").corpus
     ids: dict[int, set[str]] = {}
     for unit in corpus.units:
         ids.setdefault(unit.session, set()).update(step.statement for step in unit.steps)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from parallelchange.calls import Standing
+from parallelchange.calls import Stillness
 from parallelchange.changefile import Bound, MetricsSpec
 from parallelchange.gates import LIVE, ON_COPY
 from parallelchange.model import FULL, Evidence, EvidenceKey, GateResult, Place, State, Verdict
@@ -101,7 +101,7 @@ def all_is_well(weight: int) -> Observation:
         ),
         others=(),
         wanted={OLD: left, NEW: 1},
-        calls=Standing(3, seconds=500.0),
+        calls=Stillness(3, seconds=500.0),
     )
 
 
@@ -280,9 +280,9 @@ WRONGS = [
     Wrong("nobody knows what else runs", put(others=None), "cannot be told"),
     Wrong("nobody knows the copies asked for", lambda o: replace(o, wanted={}), "asked for cannot be told", (LAST,)),
     Wrong("a prepared transaction", prepare("x"), "'x'", (LAST,)),
-    Wrong("a statement of the old version is sent", put(calls=Standing(3, grew=("1 call of x",))), "1 call", (LAST,)),
-    Wrong("counted for too short", put(calls=Standing(3, seconds=29.0)), "29 of 30 s", (LAST,)),
-    Wrong("the counts were reset", put(calls=Standing(3, "they were reset")), "were reset", (LAST,)),
+    Wrong("a statement of the old version is sent", put(calls=Stillness(3, grew=("1 call of x",))), "1 call", (LAST,)),
+    Wrong("counted for too short", put(calls=Stillness(3, seconds=29.0)), "29 of 30 s", (LAST,)),
+    Wrong("the counts were reset", put(calls=Stillness(3, "they were reset")), "were reset", (LAST,)),
     Wrong("nobody looked at the counts", put(calls=None), "not looked at", (LAST,)),
     *_stale(),
 ]

@@ -1,6 +1,7 @@
 """A real PostgreSQL 15 with its contrib modules: pg_stat_statements is loaded, sessions come by TCP and by socket.
 
-The fixture `contrib` is the URL of a fresh database in which the extension is made, `postgres15` is the server.
+The fixture `fifteen` is the URL of a fresh database, `contrib` that of one in which the extension is made, and
+`postgres15` is the server.
 """
 
 from __future__ import annotations
@@ -96,16 +97,21 @@ def postgres15() -> Iterator[Postgres15]:
 
 
 @pytest.fixture
-def contrib(postgres15: Postgres15) -> Iterator[str]:
-    """The URL of a fresh database with pg_stat_statements, dropped after the test."""
+def fifteen(postgres15: Postgres15) -> Iterator[str]:
+    """The URL of a fresh database, dropped after the test."""
     name = f"test_{os.getpid()}_{next(_numbers)}"
     with psycopg.connect(postgres15.url(), autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    url = postgres15.url(name, tcp=True)
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("CREATE EXTENSION pg_stat_statements")
     try:
-        yield url
+        yield postgres15.url(name)
     finally:
         with psycopg.connect(postgres15.url(), autocommit=True) as connection:
             connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def contrib(fifteen: str, postgres15: Postgres15) -> str:
+    """The URL of a fresh database with pg_stat_statements, by TCP."""
+    with psycopg.connect(fifteen, autocommit=True) as connection:
+        connection.execute("CREATE EXTENSION pg_stat_statements")
+        return postgres15.url(connection.info.dbname, tcp=True)

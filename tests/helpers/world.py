@@ -76,6 +76,20 @@ def as_role(url: str, role: str) -> str:
     return psycopg.conninfo.make_conninfo(url, user=role)
 
 
+@contextmanager
+def login_role(url: str, *rights: str) -> Iterator[str]:
+    """A role that may log in and nothing else."""
+    with psycopg.connect(url, autocommit=True, dbname="postgres") as admin:
+        name = f"role_{admin.info.backend_pid}_{time.time_ns()}"
+        admin.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(name)))
+        for right in rights:
+            admin.execute(sql.SQL("GRANT {} TO {}").format(sql.SQL(right), sql.Identifier(name)))
+        try:
+            yield name
+        finally:
+            admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
+
+
 class Mesh(LocalRouter):
     """A mesh that follows the split at once, unless it is told not to."""
 

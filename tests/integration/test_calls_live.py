@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 import pytest
-from helpers.world import TABLE, as_role, run_sql
-from psycopg import sql
+from helpers.world import TABLE, as_role, login_role, run_sql
 
 from parallelchange.adapters.postgres.calls import read_calls
 from parallelchange.adapters.postgres.connection import connect
-from parallelchange.calls import Counts, Standing, canonical, next_sample, only_in, standing
+from parallelchange.calls import Counts, Stillness, canonical, next_sample, only_in, stillness
 from parallelchange.sqltext import template
 
 OLD = "SELECT a FROM t WHERE id = $1 AND a IS NOT NULL"
@@ -28,8 +25,8 @@ def counted(url: str, watched: frozenset[str] = WATCHED) -> Counts:
     return counts
 
 
-def held(counts: Counts, sample: dict[str, Any] | None, watched: frozenset[str] = WATCHED) -> Standing:
-    return standing(watched, counts, sample, now=SINCE + 60, since=SINCE)
+def held(counts: Counts, sample: dict[str, Any] | None, watched: frozenset[str] = WATCHED) -> Stillness:
+    return stillness(watched, counts, sample, now=SINCE + 60, since=SINCE)
 
 
 def kept(counts: Counts, watched: frozenset[str] = WATCHED) -> dict[str, Any]:
@@ -47,19 +44,6 @@ def send(url: str, text: str = "SELECT a FROM t WHERE id = 1 AND a IS NOT NULL",
 def url(contrib: str) -> str:
     run_sql(contrib, TABLE, "SELECT pg_stat_statements_reset()")
     return contrib
-
-
-@contextmanager
-def role(url: str, *grants: str) -> Iterator[str]:
-    with psycopg.connect(url, autocommit=True, dbname="postgres") as admin:
-        name = f"calls_{admin.info.backend_pid}"
-        admin.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(name)))
-        for grant in grants:
-            admin.execute(sql.SQL("GRANT {} TO {}").format(sql.SQL(grant), sql.Identifier(name)))
-        try:
-            yield name
-        finally:
-            admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
 
 
 @pytest.mark.parametrize(
@@ -101,11 +85,11 @@ def test_parameters_are_found_as_literals_are(url: str) -> None:
 
 
 def test_a_call_since_is_told_with_its_statement_and_role(url: str) -> None:
-    with role(url) as worker:
+    with login_role(url) as worker:
         run_sql(url, f"GRANT SELECT ON t TO {worker}")
         send(url)
         sample = kept(counted(url))
-        assert held(counted(url), sample) == Standing(1, seconds=59.0, matched=1)
+        assert held(counted(url), sample) == Stillness(1, seconds=59.0, matched=1)
         send(url, user=worker)
         told = held(counted(url), sample)
         assert (told.seconds, told.grew) == (None, (f"1 calls of `{next(iter(WATCHED))}` by role {worker}",))
@@ -125,9 +109,9 @@ def test_a_first_call_after_the_first_look_is_growth(url: str) -> None:
 
 def test_a_sample_of_an_earlier_weight_counts_for_nothing(url: str) -> None:
     sample = kept(counted(url))
-    assert standing(WATCHED, counted(url), sample, now=SINCE + 90, since=SINCE + 30).seconds == 0.0
-    assert standing(WATCHED, counted(url), sample, now=SINCE + 90, since=None).seconds == 0.0
-    assert standing(WATCHED, counted(url), None, now=SINCE + 90, since=SINCE).seconds == 0.0
+    assert stillness(WATCHED, counted(url), sample, now=SINCE + 90, since=SINCE + 30).seconds == 0.0
+    assert stillness(WATCHED, counted(url), sample, now=SINCE + 90, since=None).seconds == 0.0
+    assert stillness(WATCHED, counted(url), None, now=SINCE + 90, since=SINCE).seconds == 0.0
 
 
 @pytest.mark.parametrize("how", ["all", "one", "one, called again"])
@@ -155,15 +139,15 @@ def test_statements_that_were_forgotten_prove_nothing(url: str) -> None:
 
 def test_a_role_that_may_not_see_the_texts_proves_nothing(url: str) -> None:
     send(url)
-    with role(url) as plain:
+    with login_role(url) as plain:
         counts = counted(as_role(url, plain))
         assert counts.hidden
         told = held(counts, None)
         assert (told.watched, "cannot be seen" in told.why) == (1, True)
         assert next_sample(WATCHED, counts, None, now=SINCE, since=SINCE) is None
-    with role(url, "pg_read_all_stats") as reader:
+    with login_role(url, "pg_read_all_stats") as reader:
         assert not counted(as_role(url, reader)).hidden
-    with role(url) as plain:
+    with login_role(url) as plain:
         run_sql(url, "REVOKE SELECT ON pg_stat_statements FROM PUBLIC")
         with connect(as_role(url, plain)) as session, session.transaction():
             refused = read_calls(session, WATCHED, {})
@@ -176,7 +160,7 @@ def test_a_role_that_may_not_see_the_texts_proves_nothing(url: str) -> None:
 def test_where_calls_are_not_counted_silence_is_no_proof(url: str, setting: str) -> None:
     sample = kept(counted(url))
     name = psycopg.conninfo.conninfo_to_dict(url)["dbname"]
-    with role(url) as worker:
+    with login_role(url) as worker:
         for whose in (f"DATABASE {name}", f"ROLE {worker} IN DATABASE {name}"):
             run_sql(url, f"ALTER {whose} SET {setting}")
             counts = counted(url)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -29,7 +27,6 @@ from parallelchange.local.postgres import client_programs
 from parallelchange.local.scratch import scratch_database
 from parallelchange.model import TableName
 
-FIFTEEN = Path("/usr/lib/postgresql/15/bin")
 PATH = Path("change.yaml")
 _numbers = count(1)
 
@@ -72,10 +69,13 @@ def rich(database: str) -> Iterator[str]:
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute(RICH)
         name = sql.Identifier(connection.info.dbname)
-        for setting in ("SET search_path = sales, public", "SET statement_timeout = '7s'", "SET my.own = 'a, b'"):
-            connection.execute(sql.SQL("ALTER DATABASE {} {}").format(name, sql.SQL(setting)))
+        settings = "search_path = sales, public", "statement_timeout = 7000", "work_mem = '5120kB'", "my.own = 'a, b'"
+        for setting in settings:
+            connection.execute(sql.SQL("ALTER DATABASE {} SET {}").format(name, sql.SQL(setting)))
         connection.execute(sql.SQL("ALTER ROLE copy_app IN DATABASE {} SET work_mem = '5MB'").format(name))
         connection.execute('ALTER ROLE copy_reader SET search_path = sales, "$user"')
+        connection.execute("ALTER ROLE copy_app SET log_statement = 'all'")
+        connection.execute("ALTER ROLE copy_app SET work_mem = '6MB'")
         connection.execute(sql.SQL("REVOKE TEMP ON DATABASE {} FROM PUBLIC").format(name))
         connection.execute(sql.SQL("ALTER DATABASE {} OWNER TO copy_owner").format(name))
     yield database
@@ -87,27 +87,6 @@ def rich(database: str) -> Iterator[str]:
             connection.execute(sql.SQL("DROP OWNED BY {} CASCADE").format(sql.Identifier(role)))
         for role in ROLES:
             connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
-
-
-@pytest.fixture(scope="session")
-def fifteen() -> Iterator[str]:
-    """A PostgreSQL 15, older than the embedded one."""
-    if not (FIFTEEN / "initdb").exists():
-        pytest.skip(f"no PostgreSQL 15 in {FIFTEEN}")
-    folder = Path(tempfile.mkdtemp(prefix="parallelchange-15-"))
-    who: dict[str, Any] = {"user": "postgres"} if os.geteuid() == 0 else {}
-    if who:
-        shutil.chown(folder, "postgres")
-    quiet: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder, **who}
-    subprocess.run(
-        [FIFTEEN / "initdb", "-D", folder / "data", "-U", "postgres", "-A", "trust", "-E", "UTF8"], check=True, **quiet
-    )
-    options = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off"
-    control = [FIFTEEN / "pg_ctl", "-D", folder / "data", "-w"]
-    subprocess.run([*control, "-l", folder / "log", "-o", options, "start"], check=True, **quiet)
-    yield f"postgresql://postgres@/postgres?host={folder}"
-    subprocess.run([*control, "-m", "immediate", "stop"], check=True, **quiet)
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 # What a fingerprint may not have in it yet: who may do what, whose it is, what is said of it.
@@ -294,7 +273,7 @@ def test_what_a_killed_run_left_is_removed_when_nobody_uses_it(fifteen: str) -> 
     run(fifteen, "CREATE ROLE left_behind; COMMENT ON ROLE left_behind IS"
         " 'parallelchange: made for a rehearsal copy, dropped with it'")  # fmt: skip
     try:
-        used = psycopg.connect(fifteen.replace("/postgres?", f"/{name}?"))
+        used = psycopg.connect(fifteen, dbname=name)
         with scratch_database(fifteen, fifteen, silent):
             assert name in [row[0] for row in ask(fifteen, left)]
         used.close()

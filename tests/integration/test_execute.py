@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from helpers.world import run_sql
 
+from parallelchange.adapters.postgres import replay_sessions
 from parallelchange.adapters.postgres.execute import execute_all
 from parallelchange.corpus import Corpus, Recorded, Step, Unit
 from parallelchange.errors import Unavailable
@@ -197,6 +198,16 @@ def test_deferred_constraints_speak_up_at_each_commit(shop: str, end: str) -> No
             "CREATE OR REPLACE FUNCTION f() RETURNS void LANGUAGE sql AS ''",
             "1 written rows before, none now",
         ),
+        (
+            "(SELECT f())",
+            "CREATE OR REPLACE FUNCTION f() RETURNS void LANGUAGE sql AS ''",
+            "1 written rows before, none now",
+        ),
+        (
+            "(WITH d AS (DELETE FROM t WHERE id = 3 RETURNING 1) SELECT count(*) FROM d)",
+            "DELETE FROM t WHERE id = 3",
+            "1 written rows",
+        ),
         ("CALL p()", "ALTER TABLE t RENAME a TO b", 'column "a"'),
         ("DO 'BEGIN DELETE FROM t WHERE id = 3; END'", "DELETE FROM t WHERE id = 3", "1 written rows before, none now"),
         (
@@ -341,11 +352,7 @@ def test_what_cannot_be_undone_is_not_run(shop: str) -> None:
 
 
 def test_nothing_hangs_it(shop: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(
-        __import__("parallelchange.adapters.postgres.sessions").adapters.postgres.sessions._GUARD,
-        "statement_timeout",
-        "300ms",
-    )
+    monkeypatch.setitem(replay_sessions._GUARD, "statement_timeout", "300ms")
     sender = sent("SET statement_timeout = 0")("SELECT pg_sleep(60)")("SELECT pg_advisory_lock(7)")
     base, now = verdict(shop, sender)
     assert (base.verdict, now.verdict) == (UNKNOWN, UNKNOWN)

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 from helpers.changes import SPLIT, live_plan, run_phase, session
-from helpers.debian import find_tools
+from helpers.postgres15 import BIN
 from helpers.world import run_sql
 from psycopg import sql
 
@@ -188,23 +188,17 @@ SAME = {
     " GRANT USAGE ON SCHEMA parallelchange TO fp_app",
     "alembic's table": "CREATE TABLE alembic_version (version_num text); GRANT SELECT ON alembic_version TO fp_app",
     "a role that has nothing to do with it": "CREATE ROLE fp_stranger BYPASSRLS",
+    "what is written to the log": "ALTER ROLE fp_app SET log_statement = 'all'",
     "a password": "ALTER ROLE fp_app PASSWORD 'secret'",
     "a temporary table": "CREATE TEMP TABLE tmp (id bigint)",
     "another plan's cost": "ALTER TABLE t ALTER COLUMN a SET (n_distinct = 5)",
 }
 
 
-@pytest.fixture(params=["wheel", "debian"])
+@pytest.fixture(params=["database", "fifteen"])
 def url(request: pytest.FixtureRequest) -> Iterator[str]:
     """A database with the schema, on both servers in turn; its roles go with it."""
-    if request.param == "wheel":
-        fresh = request.getfixturevalue("database")
-        server = request.getfixturevalue("postgres").get_uri()
-    else:
-        pattern = request.getfixturevalue("debian")
-        name, server = f"test_{os.getpid()}_{next(_numbers)}", pattern.format("postgres")
-        run_sql(server, f"CREATE DATABASE {name}")
-        fresh = pattern.format(name)
+    fresh: str = request.getfixturevalue(request.param)
     run_sql(fresh, ROLES)
     try:
         run_sql(fresh, SCHEMA)
@@ -270,6 +264,20 @@ def test_no_oid_is_in_it(connection: Session) -> None:
     assert set(schema_lines(connection)) ^ set(before) == set()
 
 
+def test_a_setting_counts_as_it_holds(connection: Session) -> None:
+    with connection.transaction(force_rollback=True):
+        connection.execute("ALTER ROLE fp_app SET lock_timeout = '1s'")
+        everywhere = schema_lines(connection)
+        name = sql.Identifier(connection.info.dbname)
+        connection.execute("ALTER ROLE fp_app RESET lock_timeout")
+        connection.execute(sql.SQL("ALTER ROLE fp_app IN DATABASE {} SET lock_timeout = '1s'").format(name))
+        assert schema_lines(connection) == everywhere
+        connection.execute("ALTER ROLE fp_app SET lock_timeout = '2s'")
+        assert schema_lines(connection) == everywhere
+        connection.execute(sql.SQL("ALTER ROLE fp_app IN DATABASE {} RESET lock_timeout").format(name))
+        assert schema_lines(connection) != everywhere
+
+
 def test_whoever_looks_sees_the_same(connection: Session) -> None:
     before = schema_lines(connection)
     with connection.transaction(force_rollback=True):
@@ -282,9 +290,8 @@ def test_whoever_looks_sees_the_same(connection: Session) -> None:
 
 def test_a_dump_with_owners_and_privileges_gives_the_same(url: str, request: pytest.FixtureRequest) -> None:
     """Settings, owner and privileges of the database itself are in no dump, and a dump fills no materialized view."""
-    with_wheel = "wheel" in request.node.name
-    tools = Path(request.getfixturevalue("postgres").bin_path) if with_wheel else find_tools()
-    assert tools is not None
+    embedded = "database" in request.fixturenames
+    tools = Path(request.getfixturevalue("postgres").bin_path) if embedded else BIN
     run_sql(url, "ALTER TABLE other.u OWNER TO fp_owner", "ALTER FUNCTION one() OWNER TO fp_owner",
             "REVOKE ALL ON FUNCTION one() FROM PUBLIC", "GRANT CREATE ON SCHEMA other TO fp_app")  # fmt: skip
     name = f"copy_{os.getpid()}_{next(_numbers)}"
@@ -304,10 +311,8 @@ def test_a_dump_with_owners_and_privileges_gives_the_same(url: str, request: pyt
         run_sql(url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
-def test_an_extension_counts_by_its_version_alone(debian: str) -> None:
-    name = f"test_{os.getpid()}_{next(_numbers)}"
-    run_sql(debian.format("postgres"), f"CREATE DATABASE {name}")
-    with connect(debian.format(name)) as connection:
+def test_an_extension_counts_by_its_version_alone(fifteen: str) -> None:
+    with connect(fifteen) as connection:
         bare = schema_lines(connection)
         connection.execute("CREATE EXTENSION hstore VERSION '1.4'")
         (older,) = set(schema_lines(connection)) - set(bare)

@@ -13,8 +13,7 @@ from parallelchange.adapters.postgres.statements import ask_all
 from parallelchange.corpus import Corpus
 from parallelchange.gates import shape
 from parallelchange.model import Verdict
-from parallelchange.recording import build_corpus
-from parallelchange.transactions import Event
+from parallelchange.recording import Event, build
 
 SCHEMA = """
 CREATE TYPE mood AS ENUM ('good', 'bad');
@@ -33,7 +32,7 @@ def corpus_of(url: str, *, prepared: bool) -> Corpus:
     values = {"typed": "good"}
     events = [Event("s", sql, (values.get(name, "1"),), prepared=prepared) for name, sql in SENT.items()]
     with describing(url) as describe:
-        return build_corpus("v1", events, describe)
+        return build("v1", events, describe).corpus
 
 
 def said(url: str, ddl: str, *, prepared: bool = True) -> dict[str, str]:

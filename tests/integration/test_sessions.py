@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 import pytest
 from helpers.controlplane import wait_until
 from helpers.postgres15 import BIN, Postgres15
-from helpers.world import as_role
+from helpers.world import as_role, login_role
 from psycopg import sql
 
 from parallelchange.adapters.postgres.connection import connect
@@ -38,20 +35,6 @@ def gate(seen: Connected, *clients: Client, old: Identity = OLD, new: Identity =
 
 def session(url: str, name: str, **parts: Any) -> psycopg.Connection[Any]:
     return psycopg.connect(url, autocommit=True, application_name=name, **parts)
-
-
-@contextmanager
-def role(url: str, *rights: str) -> Iterator[str]:
-    """A role that may log in and nothing else."""
-    with psycopg.connect(url, autocommit=True, dbname="postgres") as admin:
-        name = f"role_{admin.info.backend_pid}_{time.time_ns()}"
-        admin.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(name)))
-        for right in rights:
-            admin.execute(sql.SQL("GRANT {} TO {}").format(sql.SQL(right), sql.Identifier(name)))
-        try:
-            yield name
-        finally:
-            admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
 
 
 def names(connection: Any, identity: Identity = OLD, other: Identity = NEW) -> list[str]:
@@ -121,13 +104,13 @@ def test_the_name_a_session_takes_later_is_the_one_that_counts(url: str) -> None
 
 
 def test_nobody_of_another_role_hides_behind_our_name(url: str) -> None:
-    with role(url) as other, connect(url) as asking, session(url, "parallelchange", user=other):
+    with login_role(url) as other, connect(url) as asking, session(url, "parallelchange", user=other):
         result = gate(read_connected(asking))
         assert (result.verdict, other in result.findings[0].message) == (Verdict.FAIL, True)
 
 
 def test_a_role_of_its_own_tells_a_session_whatever_its_name(url: str) -> None:
-    with role(url) as mine, role(url) as theirs, connect(url) as asking:
+    with login_role(url) as mine, login_role(url) as theirs, connect(url) as asking:
         old, new = Identity("v1", "shop-v1", mine), Identity("v2", "shop-v2", theirs)
         with session(url, "shop-v2", user=mine), session(url, "x", user=mine), session(url, "shop-v2", user=theirs):
             assert names(asking, old, new) == ["shop-v2", "x"]
@@ -142,7 +125,7 @@ def test_a_role_of_its_own_tells_a_session_whatever_its_name(url: str) -> None:
 
 def test_versions_that_cannot_be_told_are_unknown(url: str) -> None:
     nameless = Identity("v1", None, None)
-    with role(url) as app, connect(url) as asking:
+    with login_role(url) as app, connect(url) as asking:
         assert gate(read_connected(asking), old=nameless).verdict is Verdict.PASS, "nobody is there"
         with session(url, "?", user=app):
             seen = read_connected(asking)
@@ -155,7 +138,7 @@ def test_versions_that_cannot_be_told_are_unknown(url: str) -> None:
 def test_a_plain_role_tells_versions_and_passes_no_stranger(url: str) -> None:
     """It is shown names and roles of others' sessions, and neither kind nor address."""
     everywhere = Client(address="0.0.0.0/1"), Client(address="128.0.0.0/1")
-    with role(url) as plain, connect(as_role(url, plain)) as asking, session(url, "shop-v1"):
+    with login_role(url) as plain, connect(as_role(url, plain)) as asking, session(url, "shop-v1"):
         seen = read_connected(asking)
         assert [s.kind for s in seen.sessions if not s.ours] == [None], "this role sees all: it shows nothing"
         assert names(asking) == ["shop-v1"]
@@ -165,7 +148,7 @@ def test_a_plain_role_tells_versions_and_passes_no_stranger(url: str) -> None:
             assert result.verdict is Verdict.UNKNOWN
             assert "GRANT pg_read_all_stats" in result.findings[0].remedy
     with (
-        role(url, "pg_read_all_stats") as reader,
+        login_role(url, "pg_read_all_stats") as reader,
         session(url, "shop-v0"),
         connect(as_role(url, reader)) as asking,
     ):
@@ -262,7 +245,7 @@ def test_parallel_workers_count_with_their_leader(url: str) -> None:
 def test_autovacuum_does_not_count_whoever_asks(url: str) -> None:
     """A role that is not shown its kind could take it for a session without a name."""
     slow = "autovacuum_vacuum_threshold = 1, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_limit = 1"
-    with role(url) as plain, connect(url) as asking, connect(as_role(url, plain)) as plainly:
+    with login_role(url) as plain, connect(url) as asking, connect(as_role(url, plain)) as plainly:
         asking.execute("ALTER SYSTEM SET autovacuum_naptime = '1s'")
         try:
             asking.execute("SELECT pg_reload_conf()")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,8 @@ from helpers.world import Sent, corpus_of, recorded, run_sql
 
 from parallelchange.adapters.postgres import statements as module
 from parallelchange.adapters.postgres.connection import connect
-from parallelchange.adapters.postgres.statements import Describer, ask_all
+from parallelchange.adapters.postgres.shapes import Describer
+from parallelchange.adapters.postgres.statements import ask_all
 from parallelchange.corpus import Corpus, Unit
 from parallelchange.errors import Busy, LockedMore, Unavailable
 from parallelchange.gates import plan, prepare, shape
@@ -452,15 +452,12 @@ def test_a_small_table_may_be_read_whole(url: str) -> None:
 # Servers of other versions.
 
 
-def test_an_older_server_is_asked_the_same_way(debian: str) -> None:
+def test_an_older_server_is_asked_the_same_way(fifteen: str) -> None:
     """EXPLAIN (GENERIC_PLAN) came with 16."""
-    name = f"test_{os.getpid()}_statements"
-    run_sql(debian.format("postgres"), f"CREATE DATABASE {name}")
-    older = debian.format(name)
-    run_sql(older, DDL, HIDDEN)
+    run_sql(fifteen, DDL, HIDDEN)
     sent = [recorded(text) for text in (*WRITES, *LOCKING, *HARMLESS)]
     asked = recorded("SELECT n FROM big WHERE ref = $1", ["n integer"], ["text"], [("r1",)])
-    facts = ask(older, asked, recorded("SELECT nope FROM t"), *sent)
+    facts = ask(fifteen, asked, recorded("SELECT nope FROM t"), *sent)
     assert facts[0].found == ("n integer",)
     assert facts[0].plan is not None
     assert facts[0].plan.indexes == ("big_ref",)
@@ -468,4 +465,4 @@ def test_an_older_server_is_asked_the_same_way(debian: str) -> None:
     assert [fact.unasked != "" for fact in facts[2:]] == [
         text not in HARMLESS for text in (*WRITES, *LOCKING, *HARMLESS)
     ]
-    assert all(fact.error is None and not fact.unasked for fact in ask(older, *sent, on_copy=True))
+    assert all(fact.error is None and not fact.unasked for fact in ask(fifteen, *sent, on_copy=True))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallelchange.calls import Counts, canonical, next_sample, standing
+from parallelchange.calls import Counts, canonical, next_sample, stillness
 from parallelchange.sqltext import template
 
 WORDS = st.sampled_from(["select", "a", "FROM", "t", ",", "(", ")", "=", "1", "'x'", "$1", "null", "-", '"Q"', "*"])
@@ -72,7 +72,7 @@ def test_it_stands_still_in_one_case_alone(
 ) -> None:
     watched = frozenset("abc")
     sample = next_sample(watched, Counts(before, "r1"), None, now=1.0, since=0.0)
-    told = standing(watched, Counts(after, reset, evicted, hidden, blind), sample, now=9.0, since=0.0)
+    told = stillness(watched, Counts(after, reset, evicted, hidden, blind), sample, now=9.0, since=0.0)
 
     def calls(of: dict[str, dict[str, int]]) -> dict[tuple[str, str], int]:
         return {(text, role): n for text, roles in of.items() for role, n in roles.items() if n}

@@ -27,7 +27,7 @@ from helpers.observations import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallelchange.calls import Standing
+from parallelchange.calls import Stillness
 from parallelchange.gates import Act, guarding
 from parallelchange.model import FULL, State, Verdict
 from parallelchange.ports import Split
@@ -164,7 +164,7 @@ anything = st.builds(
     ))]),
     others=st.sampled_from([(), (), None, ("pod x",)]),
     wanted=st.sampled_from([{OLD: 0, NEW: 1}, {OLD: 1, NEW: 1}, {}]),
-    calls=st.sampled_from([all_is_well(0).calls, Standing(None, "not here"), Standing(1, grew=("x",)), None]),
+    calls=st.sampled_from([all_is_well(0).calls, Stillness(None, "not here"), Stillness(1, grew=("x",)), None]),
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallelchange.calls import Standing
+from parallelchange.calls import Stillness
 from parallelchange.gates import (
     EVIDENCE,
     GATES,
@@ -316,7 +316,7 @@ def test_soak_counts_only_while_the_mesh_follows() -> None:
 
 # drained
 
-STILL = Standing(2, seconds=30.0, matched=1)
+STILL = Stillness(2, seconds=30.0, matched=1)
 GONE = drained.DrainedFact(
     "v1", FULL, 30.0, 30.0, 0, (), seen=True, settled=True, wanted=0, prepared=(), replays=(), calls=STILL
 )
@@ -345,11 +345,11 @@ GONE = drained.DrainedFact(
         ({"prepared": None}, (UNKNOWN, "prepared", "calls")),
         ({"replays": ("logical slot s",)}, (PASS, "calls", "replays")),
         ({"calls": None}, (UNKNOWN, "calls")),
-        ({"calls": Standing(2, grew=("1 call of x",))}, (FAIL, "calls", "calls")),
-        ({"calls": Standing(2, seconds=29.9)}, (UNKNOWN, "young", "calls")),
-        ({"calls": Standing(2)}, (UNKNOWN, "young", "calls")),
-        ({"calls": Standing(2, "they were reset")}, (UNKNOWN, "uncounted")),
-        ({"calls": Standing(None, "there is no extension")}, (PASS, "calls")),
+        ({"calls": Stillness(2, grew=("1 call of x",))}, (FAIL, "calls", "calls")),
+        ({"calls": Stillness(2, seconds=29.9)}, (UNKNOWN, "young", "calls")),
+        ({"calls": Stillness(2)}, (UNKNOWN, "young", "calls")),
+        ({"calls": Stillness(2, "they were reset")}, (UNKNOWN, "uncounted")),
+        ({"calls": Stillness(None, "there is no extension")}, (PASS, "calls")),
     ],
 )
 def test_drained(change: dict[str, Any], expected: tuple[Any, ...]) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from parallelchange.adapters.postgres.log import Logged, csv_entries, json_entries, read_file, read_log
 from parallelchange.errors import InvalidFile
-from parallelchange.transactions import Event
+from parallelchange.recording import Event
 
 
 def line(message: str, detail: str | None = None, *, session: str = "s", **more: object) -> dict[str, object]:

@@ -7,7 +7,8 @@ from dataclasses import fields
 from pathlib import Path
 
 from parallelchange.adapters.kubernetes.routers import ROUTERS
-from parallelchange.changefile import _OperationFile, load_change
+from parallelchange.changefile import load_change
+from parallelchange.changeform import OperationFile
 from parallelchange.cli import VERBS
 from parallelchange.gates.page import render
 from parallelchange.local.shop import BREAKS, example_path
@@ -43,4 +44,4 @@ def test_verbs_breaks_and_operations_it_names_are_there() -> None:
 
 
 def test_every_operation_is_a_key_of_the_change_file() -> None:
-    assert {field.name for field in fields(_OperationFile)} == set(OPERATIONS)
+    assert {field.name for field in fields(OperationFile)} == set(OPERATIONS)

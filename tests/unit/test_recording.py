@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import pytest
 
 from parallelchange.corpus import Corpus, read_corpus, write_corpus
-from parallelchange.drivers import not_the_apps
-from parallelchange.recording import Event, Refused, build, build_corpus
-from parallelchange.thinning import READINGS, WRITINGS
+from parallelchange.recording import Event, Refused, build
+from parallelchange.recording.drivers import not_the_apps
+from parallelchange.recording.thinning import READINGS, WRITINGS
 
 
 class Server:
@@ -29,7 +29,7 @@ class Server:
 
 
 def corpus(*events: Event) -> Corpus:
-    return build_corpus("v1", events, Server(), where="here")
+    return build("v1", events, Server(), where="here").corpus
 
 
 def sent(*texts: str, session: str = "a") -> list[Event]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallelchange.redact import LONGEST, Redaction, names_a_secret, shortened
+from parallelchange.recording.redact import LONGEST, Redaction, names_a_secret, shortened
 
 SECRETS = [
     "AKIAIOSFODNN7EXAMPLE",

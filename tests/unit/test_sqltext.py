@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallelchange.sqltext import Kind, fill, joined, kind_of, split, template, tokens, unquoted
+from parallelchange.sqltext import Kind, fill, joined, kind_of, opening, split, template, tokens, unquoted
 
 ATOMIC = (
     "CREATE FUNCTION f(n int) RETURNS int BEGIN ATOMIC SELECT CASE WHEN n > 0 THEN 1 ELSE 2 END; SELECT 2 AS end;"
@@ -105,6 +105,20 @@ def test_template(sql: str, shape: str, literals: tuple[str, ...]) -> None:
 )
 def test_kind(sql: str, kind: Kind) -> None:
     assert kind_of(sql) is kind
+
+
+@pytest.mark.parametrize(
+    ("sql", "words"),
+    [
+        ("INSERT into t", ("insert", "into")),
+        ("((SELECT f()))", ("select", "f")),
+        ("BEGIN", ("begin",)),
+        ('SET "Role" TO x', ("set",)),
+        ("", ()),
+    ],
+)
+def test_opening(sql: str, words: tuple[str, ...]) -> None:
+    assert opening(sql, 2) == words
 
 
 @given(st.text())

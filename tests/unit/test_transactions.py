@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallelchange.transactions import Event, transactions
+from parallelchange.recording.transactions import Event, transactions
 
 
 def of(*texts: str | tuple[str, str], session: str = "a") -> list[tuple[str, tuple[str, ...]]]:

@@ -10,6 +10,7 @@ import psycopg
 from psycopg import sql
 
 from parallelchange.adapters.postgres.connection import Connection, connect
+from parallelchange.adapters.postgres.role_settings import role_settings
 from parallelchange.errors import Unavailable
 
 __all__ = ["AskingSession", "asking_session"]
@@ -23,15 +24,6 @@ _SETTINGS = {
     # Ours is off so that laws see every row or fail; the version's sessions have policies applied.
     "row_security": "on",
 }
-# What holds for a role in a database goes before what holds for the role, then the database, then for all.
-_PATH = """
-SELECT substr(entry, length('search_path=') + 1)
-FROM pg_db_role_setting s LEFT JOIN pg_roles r ON r.oid = s.setrole LEFT JOIN pg_database d ON d.oid = s.setdatabase,
-  unnest(s.setconfig) entry
-WHERE entry LIKE 'search\\_path=%%' AND (s.setrole = 0 OR r.rolname = %s)
-  AND (s.setdatabase = 0 OR d.datname = current_database())
-ORDER BY s.setrole = 0, s.setdatabase = 0 LIMIT 1
-"""
 _OURS = """
 SELECT CASE WHEN source IN ('default', 'configuration file') THEN setting ELSE '"$user", public' END
 FROM pg_settings WHERE name = 'search_path'
@@ -70,8 +62,10 @@ def _become(connection: Connection, role: str) -> bool:
     """Look at names as the role does, and take on its privileges where we may."""
     if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (role,)).fetchone() is None:
         raise Unavailable(f"there is no role {role}", hint="correct `role` of the version in the change file")
-    found = connection.execute(_PATH, (role,)).fetchone() or connection.execute(_OURS).fetchone()
-    path = str(found[0]) if found else ""
+    path = role_settings(connection, role).get("search_path")
+    if path is None:
+        row = connection.execute(_OURS).fetchone()
+        path = str(row[0]) if row else ""
     try:
         connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
         became = True

@@ -8,7 +8,7 @@ from psycopg import sql
 from parallelchange.adapters.postgres.connection import Connection
 from parallelchange.calls import Counts, canonical
 
-__all__ = ["read_calls"]
+__all__ = ["read_calls", "statistics_schema"]
 
 _SCHEMA = """
 SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
@@ -36,6 +36,12 @@ WHERE queryid = ANY(%s) AND query IS NOT NULL
 _INFO = "SELECT dealloc, stats_reset::text FROM {schema}.pg_stat_statements_info"
 
 
+def statistics_schema(connection: Connection) -> sql.Identifier | None:
+    """The schema that pg_stat_statements is in; None where it is not in this database."""
+    row = connection.execute(_SCHEMA).fetchone()
+    return None if row is None else sql.Identifier(row[0])
+
+
 def read_calls(connection: Connection, watched: frozenset[str], forms: dict[int, str]) -> Counts | None:
     """Read the calls of watched statements.
 
@@ -47,10 +53,9 @@ def read_calls(connection: Connection, watched: frozenset[str], forms: dict[int,
     Returns:
         The counts; None where the extension is not there.
     """
-    row = connection.execute(_SCHEMA).fetchone()
-    if row is None:
+    schema = statistics_schema(connection)
+    if schema is None:
         return None
-    schema = sql.Identifier(row[0])
     try:
         with connection.transaction():  # a refusal leaves the transaction around it alive
             info = connection.execute(sql.SQL(_INFO).format(schema=schema)).fetchone()

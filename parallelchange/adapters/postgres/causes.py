@@ -11,7 +11,7 @@ from parallelchange.adapters.postgres.connection import Connection
 from parallelchange.adapters.postgres.execute import execute_all, scratch_session
 from parallelchange.adapters.postgres.replay import Replay
 from parallelchange.adapters.postgres.sequences import kept_sequences
-from parallelchange.adapters.postgres.statements import Describer
+from parallelchange.adapters.postgres.shapes import Describer
 from parallelchange.change import Version
 from parallelchange.corpus import Corpus, Recorded, Unit
 from parallelchange.errors import Unavailable

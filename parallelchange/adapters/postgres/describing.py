@@ -9,9 +9,9 @@ from contextlib import contextmanager
 import psycopg
 
 from parallelchange.adapters.postgres.connection import Connection, connect
-from parallelchange.adapters.postgres.statements import Describer
+from parallelchange.adapters.postgres.shapes import Describer
 from parallelchange.recording import Refused
-from parallelchange.transactions import opening
+from parallelchange.sqltext import opening
 
 __all__ = ["SessionDescribe", "describing"]
 

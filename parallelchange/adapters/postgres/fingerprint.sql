@@ -1,10 +1,10 @@
 -- One line for each thing that can change what a statement does. No oids, names in full (the search path is empty),
 -- roles by name, privileges sorted and in full, so that the same schema on another server gives the same lines.
--- Left out: system schemas, our ledger, Alembic's bookkeeping, what belongs to an extension (its version is told);
--- the catalogued NOT NULL constraints that only PostgreSQL 18 has (attnotnull says the same), and MAINTAIN, which only
--- 17 has; the checks that migrate adds: they are the change's own, and the schema counts as expanded with and without
--- them; owner and privileges of the change's own trigger functions, which nobody calls and which run with the rights of
--- whoever writes: on a copy it is another role that makes them.
+-- Left out: system schemas, our ledger, Alembic's bookkeeping, what belongs to an extension (its version is told), what
+-- is written to the log; the catalogued NOT NULL constraints that only PostgreSQL 18 has (attnotnull says the same),
+-- and MAINTAIN, which only 17 has; the checks that migrate adds: they are the change's own, and the schema counts as
+-- expanded with and without them; owner and privileges of the change's own trigger functions, which nobody calls and
+-- which run with the rights of whoever writes: on a copy it is another role that makes them.
 WITH RECURSIVE extended AS MATERIALIZED (
   SELECT classid, objid FROM pg_depend WHERE deptype = 'e'
 ), spaces AS MATERIALIZED (
@@ -89,12 +89,16 @@ WITH RECURSIVE extended AS MATERIALIZED (
   FROM pg_auth_members a JOIN pg_roles m ON m.oid = a.member JOIN pg_roles g ON g.oid = a.roleid
   WHERE a.member IN (SELECT id FROM involved)
   UNION ALL
-  -- A setting may hold a secret.
-  SELECT format('setting of %s%s: %s = %s', coalesce('role ' || quote_ident(r.rolname), 'all'),
-    CASE WHEN s.setdatabase = 0 THEN '' ELSE ' in this database' END, split_part(entry, '=', 1),
+  -- As they hold here: a copy has in its database what holds in all of them. A setting may hold a secret.
+  SELECT format('setting of %s: %s = %s', coalesce('role ' || quote_ident(rolname), 'all'), split_part(entry, '=', 1),
     CASE WHEN entry ~ '^(search_path|role)=' THEN substr(entry, strpos(entry, '=') + 1) ELSE 'md5 ' || md5(entry) END)
-  FROM pg_db_role_setting s LEFT JOIN pg_roles r ON r.oid = s.setrole, unnest(s.setconfig) entry
-  WHERE s.setdatabase = 0 OR s.setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())
+  FROM (
+    SELECT DISTINCT ON (s.setrole, split_part(entry, '=', 1)) r.rolname, entry
+    FROM pg_db_role_setting s LEFT JOIN pg_roles r ON r.oid = s.setrole, unnest(s.setconfig) entry
+    WHERE (s.setdatabase = 0 OR s.setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database()))
+      AND entry !~ '^log_'
+    ORDER BY s.setrole, split_part(entry, '=', 1), s.setdatabase = 0
+  ) holding
   UNION ALL
   SELECT format('relation %s %s security %s %s persistence %s options %s method %s replica identity %s populated %s',
     name, relkind, relrowsecurity, relforcerowsecurity, relpersistence,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from parallelchange.errors import InvalidFile
-from parallelchange.transactions import Event
+from parallelchange.recording import Event
 
 __all__ = ["LogEntry", "Logged", "csv_entries", "json_entries", "read_file", "read_log"]
 

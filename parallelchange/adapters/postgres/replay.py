@@ -7,17 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from psycopg import sql
-from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, TransactionStatus
+from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 
 from parallelchange.adapters.postgres.connection import Connection
 from parallelchange.adapters.postgres.copying import copy_data, copy_target
+from parallelchange.adapters.postgres.pipeline import message_of, sqlstate_of
 from parallelchange.adapters.postgres.replay_sessions import Sessions
 from parallelchange.corpus import Corpus, Recorded, Step, Unit
 from parallelchange.errors import Unavailable
 from parallelchange.gates.execute import Outcome
 from parallelchange.gates.prepare import shown
-from parallelchange.sqltext import Kind, tokens
+from parallelchange.sqltext import Kind, opening, tokens
 
 __all__ = ["Replay"]
 
@@ -37,6 +38,8 @@ WHERE pronamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::reg
 _NOT_INSIDE = frozenset({"25001", "2D000"})
 """active_sql_transaction, invalid_transaction_termination: it runs outside of transactions only."""
 _AFTER_FAILURE = "25P02"
+_FIRST_OF_USERS = 16384
+"""FirstNormalObjectId: the oids below are the server's own."""
 _MAKES = re.compile(r"\s*create\s+(?:or\s+replace\s+)?(?:function|procedure|extension)\b", re.IGNORECASE)
 _TRANSACTION = frozenset({"begin", "start", "commit", "end", "abort", "rollback", "checkpoint"})
 _OF_THE_SERVER = re.compile(
@@ -278,11 +281,10 @@ class Replay:
     def _refused(self, result: PGresult) -> Outcome:
         if self.pg.status != ConnStatus.OK:
             raise Unavailable("the copy's server ended the session in the middle of the replay")
-        state = (result.error_field(DiagnosticField.SQLSTATE) or b"").decode()
+        state = sqlstate_of(result)
         if state in _NOT_INSIDE:
             return Outcome(skipped="it cannot run inside a transaction, and nothing is committed here")
-        message = result.error_field(DiagnosticField.MESSAGE_PRIMARY) or result.error_message
-        lines = message.decode(errors="replace").strip().splitlines() or ["no message"]
+        lines = message_of(result).splitlines() or ["no message"]
         return Outcome(lines[0], state)
 
     def _written(self) -> int:
@@ -314,16 +316,11 @@ class Replay:
     def _do(self, text: str) -> None:
         result = self.pg.exec_(text.encode())
         if result.status not in _FINE:
-            message = result.error_message.decode(errors="replace").strip()
-            raise Unavailable(f"the replay of {self.corpus.version} cannot go on: {message}")
-
-
-_FIRST_OF_USERS = 16384
+            raise Unavailable(f"the replay of {self.corpus.version} cannot go on: {message_of(result)}")
 
 
 def _word(text: str) -> str:
-    first = next(tokens(text), None)
-    return first.text.lower() if first else ""
+    return "".join(opening(text, 1))
 
 
 def _answer(result: PGresult) -> str | None:

@@ -15,6 +15,7 @@ import psycopg
 from psycopg import sql
 
 from parallelchange.adapters.postgres.connection import Connection
+from parallelchange.adapters.postgres.role_settings import role_settings
 from parallelchange.errors import Unavailable
 
 __all__ = ["Sessions"]
@@ -37,13 +38,6 @@ _TEMPORARY = (
     "SELECT oid::int8, relname FROM pg_class WHERE relnamespace = pg_my_temp_schema() AND relkind <> 't'"
     " AND relname !~ '^parallelchange_' ORDER BY oid"
 )
-_ROLE_SETTINGS = """
-SELECT split_part(said, '=', 1), substr(said, strpos(said, '=') + 1)
-FROM pg_db_role_setting s, unnest(s.setconfig) said
-WHERE s.setrole = to_regrole(quote_ident(%s))
-  AND s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
-ORDER BY s.setdatabase
-"""
 _SET_LOCAL = re.compile(r'\s*set\s+local\s+(time\s+zone|role|"[^"]+"|[\w.]+)', re.IGNORECASE)
 _SET_CONFIG = re.compile(r"set_config\s*\(\s*(?:'([^']+)'|\$\d+)", re.IGNORECASE)
 _SET_CUSTOM = re.compile(r'\s*set\s+(?:session\s+)?("?\w+"?\."?\w+"?)', re.IGNORECASE)
@@ -76,7 +70,7 @@ class Sessions:
         self._local: dict[str, str | None] = {}
         known = {row[0] for row in connection.execute("SELECT name FROM pg_settings")}
         self._guard = {name: value for name, value in _GUARD.items() if name in known}
-        self._role_settings: list[Any] = connection.execute(_ROLE_SETTINGS, (role,)).fetchall() if role else []
+        self._role_settings = role_settings(connection, role, its_own=True) if role else {}
         if role:
             try:
                 connection.execute(sql.SQL("SET SESSION AUTHORIZATION {}").format(sql.Identifier(role)))
@@ -131,7 +125,7 @@ class Sessions:
     def reset(self) -> None:
         """After `RESET ALL`: what a session begins with is ours to give."""
         self.set("application_name", self.application_name or "")
-        for name, value in self._role_settings:
+        for name, value in self._role_settings.items():
             self.set(name, value)
         self.guard()
 

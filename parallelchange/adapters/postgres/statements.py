@@ -1,9 +1,9 @@
-"""Preparing, describing and planning statements: what the server says of them without running them."""
+"""Asking about statements: what the server says of them without running them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import psycopg
@@ -15,120 +15,30 @@ from parallelchange.adapters.postgres.asking import AskingSession, asking_sessio
 from parallelchange.adapters.postgres.connection import Connection
 from parallelchange.adapters.postgres.pipeline import Ask, message_of, pipelined, sqlstate_of
 from parallelchange.adapters.postgres.plans import Storage, read_plan, read_storage
+from parallelchange.adapters.postgres.shapes import FINE, Column, Types, columns_of
 from parallelchange.corpus import Corpus, Recorded
 from parallelchange.errors import Busy, LockedMore
 from parallelchange.gates.prepare import PlanFact, StatementFact
 from parallelchange.sqltext import tokens
 
-__all__ = ["Describer", "Question", "ask_all", "questions"]
+__all__ = ["Question", "ask_all", "questions"]
 
 _BATCH = 100
 """Statements in a transaction: its locks are held for some hundredths of a second, and the session stays small."""
 
-_FINE = (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK)
 _LOCKS = b"""
 SELECT string_agg(DISTINCT mode || ' on ' || coalesce(relation::regclass::text, locktype), ', ') FROM pg_locks
 WHERE pid = pg_backend_pid() AND locktype <> 'virtualxid' AND mode <> 'AccessShareLock'
-"""
-_OIDS = "SELECT name, coalesce(to_regtype(name)::oid::int8, 0) FROM unnest(%s::text[]) name"
-_NAMES = """
-SELECT id, mod, format_type(id::oid, mod) FROM unnest(%s::int8[], %s::int4[]) AS told(id, mod)
 """
 _OF_LOCKS = ("55P03", "57014")
 """lock_not_available, query_canceled."""
 _OF_RIGHTS = "42501"
 _OF_TWO = "42725"
 """ambiguous_function: an overload has come."""
-_UNTOLD = "unknown"  # what the recording calls a type that nothing told
 _OF_NULLS = ("23502", "23514")
 """A parameter's domain takes no NULL, and a plan is asked for with NULLs."""
 
 _DOLLARS = re.compile(rb"\$(\d+)")
-
-_Column = tuple[str, int, int]
-
-
-class _Types:
-    """Types by their names and names by their types; a name is told as a session with an empty search_path has it."""
-
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        self._oids: dict[str, int] = {}
-        self._names: dict[tuple[int, int], str] = {}
-
-    def oids(self, types: Iterable[str]) -> list[int]:
-        """Each type's oid; 0, for the server to infer it, where there is no such type."""
-        wanted = list(types)
-        if new := sorted(set(wanted) - self._oids.keys()):
-            try:
-                self._oids.update(self.connection.execute(_OIDS, (new,)).fetchall())
-            except psycopg.Error:
-                # Text that is no type's name at all is an error to some servers.
-                for one in new:
-                    self._oids[one] = self._oid(one)
-        return [self._oids[type_] for type_ in wanted]
-
-    def _oid(self, type_: str) -> int:
-        try:
-            row = self.connection.execute(_OIDS, ([type_],)).fetchone()
-        except psycopg.Error:
-            return 0
-        return int(row[1]) if row else 0
-
-    def gone(self, types: Sequence[str]) -> str | None:
-        """The first of these types that there is not; None when there are all of them."""
-        known = zip(types, self.oids(types), strict=True)
-        return next((name for name, oid in known if not oid and name != _UNTOLD), None)
-
-    def names(self, found: Iterable[tuple[int, int]]) -> dict[tuple[int, int], str]:
-        """How each type with its modifier is called."""
-        if new := sorted(set(found) - self._names.keys()):
-            with self.connection.transaction(force_rollback=True):
-                self.connection.execute("SET LOCAL search_path = ''")
-                rows = self.connection.execute(_NAMES, ([oid for oid, _ in new], [mod for _, mod in new]))
-                self._names.update({(int(oid), int(mod)): str(name) for oid, mod, name in rows})
-        return self._names
-
-
-class Describer:
-    """Describes statements on one session, with the names of types kept.
-
-    Args:
-        connection: An autocommit session: a statement that fails leaves nothing behind.
-    """
-
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        self._types = _Types(connection)
-
-    def describe(self, sql: str, types: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Prepare a statement and tell its shape.
-
-        Args:
-            sql: The statement.
-            types: Types of its parameters; where too few are given the server infers the rest.
-
-        Returns:
-            Its columns as `name type`, and the types of its parameters. Types that are not the server's own have
-            their schema before them, so that they read the same whatever a session's search_path is.
-
-        Raises:
-            psycopg.Error: The server refuses it.
-        """
-        pg = self.connection.pgconn
-        result = pg.prepare(b"", sql.encode(), self._types.oids(types) or None)
-        if result.status == ExecStatus.COMMAND_OK:
-            result = pg.describe_prepared(b"")
-        if result.status not in _FINE:
-            raise psycopg.ProgrammingError(message_of(result))
-        columns = _columns(result)
-        parameters = [(result.param_type(i), -1) for i in range(result.nparams)]
-        names = self._types.names([*((oid, mod) for _, oid, mod in columns), *parameters])
-        return tuple(f"{name} {names[oid, mod]}" for name, oid, mod in columns), tuple(names[one] for one in parameters)
-
-
-def _columns(result: PGresult) -> tuple[_Column, ...]:
-    return tuple(((result.fname(i) or b"").decode(), result.ftype(i), result.fmod(i)) for i in range(result.nfields))
 
 
 @dataclass(frozen=True)
@@ -136,7 +46,7 @@ class _Answer:
     """What the server said of one statement."""
 
     error: str | None = None
-    columns: tuple[_Column, ...] | None = None
+    columns: tuple[Column, ...] | None = None
     plan: PlanFact | None = None
 
 
@@ -188,7 +98,7 @@ def ask_all(url: str, corpus: Corpus, *, role: str | None, on_copy: bool) -> lis
     with asking_session(url, role) as session:
         connection = session.connection
         left = unasked(corpus, on_copy=on_copy, locking=frozenset() if on_copy else locking_names(connection))
-        types = _Types(connection)
+        types = Types(connection)
         asked = questions(connection, corpus, [s for s in corpus.statements if s.id not in left], types)
         answers = _Asker(session, read_storage(connection), on_copy=on_copy).ask(asked)
         names = types.names((oid, mod) for a in answers.values() for _, oid, mod in a.columns or ())
@@ -200,10 +110,10 @@ def ask_all(url: str, corpus: Corpus, *, role: str | None, on_copy: bool) -> lis
 
 
 def questions(
-    connection: Connection, corpus: Corpus, statements: Sequence[Recorded], types: _Types | None = None
+    connection: Connection, corpus: Corpus, statements: Sequence[Recorded], types: Types | None = None
 ) -> list[Question]:
     """Statements as they are asked about, with the values of their first sending where literals were taken out."""
-    types = types or _Types(connection)
+    types = types or Types(connection)
     types.oids({type_ for statement in corpus.statements for type_ in statement.types})
     return [
         Question(s.id, s.text(corpus.examples.get(s.id)).encode(), types.oids(s.types), s.inferred) for s in statements
@@ -261,9 +171,9 @@ class _Asker:
             told = pipelined(self.session.connection, *([(b"", q.text, ())] for q in batch))
             for question, (results,) in zip(batch, told, strict=True):
                 answer = answers[question.id]
-                refused = next((result for result in results if result.status not in _FINE), None)
+                refused = next((result for result in results if result.status not in FINE), None)
                 if refused is None:
-                    found[question.id] = replace(answer, columns=_columns(results[-1]))
+                    found[question.id] = replace(answer, columns=columns_of(results[-1]))
                 elif sqlstate_of(refused) == _OF_TWO:
                     found[question.id] = _Answer(error=message_of(refused))
         return found
@@ -274,7 +184,7 @@ class _Asker:
         for number, question in enumerate(batch):
             asks += question.asks(f"parallelchange_{number}")
         ((begun,), *told), _ = pipelined(self.session.connection, [*asks, _LOCKS], [b"ROLLBACK", b"DEALLOCATE ALL"])
-        if begun.status not in _FINE:
+        if begun.status not in FINE:
             raise psycopg.OperationalError(message_of(begun))
         answers = []
         for number in range(len(batch)):
@@ -300,10 +210,10 @@ class _Asker:
                     f"a recorded statement could not be asked about: {message_of(result)}",
                     hint="somebody holds a lock for long; see pg_stat_activity, and run it again",
                 )
-        refused = next((result for result in described if result.status not in _FINE), None)
+        refused = next((result for result in described if result.status not in FINE), None)
         if refused is not None:
             return _Answer(error=message_of(refused))
-        columns = _columns(described[-1])
+        columns = columns_of(described[-1])
         (plan,) = explained
         if plan.status == ExecStatus.TUPLES_OK:
             return _Answer(None, columns, read_plan(plan.get_value(0, 0) or b"[]", self.storage))

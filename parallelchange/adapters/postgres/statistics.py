@@ -5,17 +5,14 @@ from __future__ import annotations
 import psycopg
 from psycopg import sql
 
+from parallelchange.adapters.postgres.calls import statistics_schema
 from parallelchange.adapters.postgres.connection import connect, describe_url
 from parallelchange.errors import Unavailable
+from parallelchange.recording import Event
 from parallelchange.sqltext import Kind, kind_of
-from parallelchange.transactions import Event
 
 __all__ = ["read_statistics"]
 
-_WHERE = (
-    "SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace"
-    " WHERE e.extname = 'pg_stat_statements'"
-)
 _HINT = "CREATE EXTENSION pg_stat_statements, and have it in shared_preload_libraries"
 
 
@@ -29,14 +26,14 @@ def read_statistics(url: str) -> tuple[list[Event], int]:
         Unavailable: The server does not answer, or has no pg_stat_statements that we may read.
     """
     with connect(url) as connection:
-        row = connection.execute(_WHERE).fetchone()
-        if row is None:
+        schema = statistics_schema(connection)
+        if schema is None:
             raise Unavailable(f"{describe_url(url)} has no pg_stat_statements", hint=_HINT)
         query = sql.SQL(
             "SELECT DISTINCT s.query FROM {}.pg_stat_statements s JOIN pg_database d ON d.oid = s.dbid"
             " WHERE d.datname = current_database() AND coalesce((to_jsonb(s) ->> 'toplevel')::boolean, true)"
             " AND s.query IS NOT NULL AND s.query <> '<insufficient privilege>' ORDER BY 1"
-        ).format(sql.Identifier(str(row[0])))
+        ).format(schema)
         try:
             texts = [str(found[0]) for found in connection.execute(query)]
         except psycopg.Error as error:

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from parallelchange.corpus import Recorded, Unit
-from parallelchange.sqltext import Kind
-from parallelchange.transactions import opening
+from parallelchange.sqltext import Kind, opening
 
 __all__ = ["READINGS", "STEPS", "WRITINGS", "thin"]
 

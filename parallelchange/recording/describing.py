@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from parallelchange.sqltext import Kind, fill, kind_of, tokens
-from parallelchange.transactions import opening
+from parallelchange.sqltext import Kind, fill, kind_of, opening, tokens
 
 __all__ = ["Describe", "Draft", "Known", "Refused", "describe_all"]
 
@@ -58,6 +57,11 @@ class Known:
         literals: Of its first sending.
         lookup: What its session had set at its first sending that decides what names mean.
         where: Where it was recorded.
+        prepared: Whether it was prepared by name in any sending.
+        worked: Whether any sending worked.
+        columns: As `name type`, once it is described.
+        unasked: As in `Recorded`.
+        refused: Why the server does not take it by itself; empty when it does.
     """
 
     sql: str

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 
-from parallelchange.sqltext import Token, joined, split, tokens, unquoted
+from parallelchange.sqltext import Token, joined, opening, split, tokens, unquoted
 
-__all__ = ["Event", "Sent", "Transaction", "opening", "transactions"]
+__all__ = ["Event", "Sent", "Transaction", "transactions"]
 
 _ABORTED = "25P02"  # in_failed_sql_transaction: it was sent into a transaction that had failed, and did nothing
 _TWO_PHASES = frozenset({("commit", "prepared"), ("rollback", "prepared")})
@@ -80,17 +79,6 @@ def transactions(events: Iterable[Event]) -> Iterator[Transaction]:
         yield from session.take(event)
     for session in sessions.values():
         yield from session.close("rollback")
-
-
-@lru_cache(maxsize=512)
-def opening(sql: str, count: int = 2) -> tuple[str, ...]:
-    """The first words of a statement, in lower case."""
-    words: list[str] = []
-    for token in tokens(sql):
-        if token.kind != "word" or len(words) == count:
-            break
-        words.append(token.text.lower())
-    return tuple(words)
 
 
 @dataclass

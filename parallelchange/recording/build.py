@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from parallelchange.corpus import Corpus, Recorded, Step, Unit
-from parallelchange.describing import Describe, Draft, Known, Refused, describe_all
-from parallelchange.drivers import not_the_apps
-from parallelchange.redact import LONGEST, Redaction
-from parallelchange.sqltext import Kind, Template, kind_of, template, tokens
-from parallelchange.thinning import thin
-from parallelchange.transactions import Event, Sent, Transaction, opening, transactions
+from parallelchange.recording.describing import Describe, Draft, Known, describe_all
+from parallelchange.recording.drivers import not_the_apps
+from parallelchange.recording.redact import LONGEST, Redaction
+from parallelchange.recording.thinning import thin
+from parallelchange.recording.transactions import Event, Sent, Transaction, transactions
+from parallelchange.sqltext import Kind, Template, kind_of, opening, template, tokens
 
-__all__ = ["Describe", "Event", "Recording", "Refused", "build", "build_corpus"]
+__all__ = ["Recording", "build"]
 
 # Of these the literals are values; of other utility statements they are part of what is defined.
 _WITH_VALUES = frozenset({"set", "notify", "fetch", "move", "call"})
@@ -35,11 +35,6 @@ class Recording:
     corpus: Corpus
     redacted: Mapping[str, int] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
-
-
-def build_corpus(version: str, events: Iterable[Event], describe: Describe, *, where: str = "") -> Corpus:
-    """A corpus of events, with the rules of redaction that come with us."""
-    return build(version, events, describe, where=where).corpus
 
 
 def build(

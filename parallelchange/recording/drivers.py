@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
-from parallelchange.sqltext import Kind, Token, kind_of, tokens
-from parallelchange.transactions import opening
+from parallelchange.sqltext import Kind, Token, kind_of, opening, tokens
 
 __all__ = ["not_the_apps"]
 
