@@ -342,7 +342,7 @@ def test_what_cannot_be_undone_is_not_run(shop: str) -> None:
 
 def test_nothing_hangs_it(shop: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(
-        __import__("parallelchange.adapters.postgres.sessions").adapters.postgres.sessions._GUARD,
+        __import__("parallelchange.adapters.postgres.replay_sessions").adapters.postgres.replay_sessions._GUARD,
         "statement_timeout",
         "300ms",
     )

@@ -24,6 +24,7 @@ from helpers.world import (
     V1,
     V2,
     Scene,
+    corpus_of,
     decision_on,
     make_scene,
     recorded,
@@ -33,7 +34,9 @@ from helpers.world import (
 
 from parallelchange.adapters.postgres.backfill import run_backfill
 from parallelchange.adapters.postgres.connection import connect
-from parallelchange.errors import Blocked, InvalidFile, ParallelChangeError, Refused, SchemaState, Unavailable
+from parallelchange.adapters.postgres.execute import execute_all
+from parallelchange.corpus import write_corpus
+from parallelchange.errors import Blocked, Busy, InvalidFile, ParallelChangeError, Refused, SchemaState, Unavailable
 from parallelchange.gates.base import Act
 from parallelchange.local.rehearse import Rehearsal
 from parallelchange.model import FULL, Phase, State, Verdict
@@ -41,7 +44,7 @@ from parallelchange.plan import incarnation_of, state_of
 from parallelchange.rollout import advance as acts
 from parallelchange.rollout.decide import Decision, Kind
 from parallelchange.rollout.measure import measure, measure_laws, rehearse
-from parallelchange.rollout.observe import observe
+from parallelchange.rollout.observe import corpora, observe
 from parallelchange.rollout.run import gate, promote, rollout
 from parallelchange.rollout.world import World
 
@@ -611,6 +614,28 @@ def test_a_write_that_found_no_row_is_no_proof(make: Make, sql: str) -> None:
     assert verdicts[V1, State.BASE] is Verdict.UNKNOWN
     assert verdicts[V1, State.EXPANDED] is Verdict.UNKNOWN
     assert verdicts[V2, State.EXPANDED] is Verdict.PASS
+
+
+def test_a_corpus_that_changes_while_it_is_rehearsed_is_not_the_one_that_was_rehearsed(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = make()
+    world = scene.world()
+
+    def and_then_it_is_recorded_again(*arguments: Any, **options: Any) -> Any:
+        found = execute_all(*arguments, **options)
+        if arguments[1] == NEW and state(world) is State.EXPANDED:
+            again = recorded("SELECT id, b FROM t", ["id bigint", "b text"])
+            write_corpus(scene.folder / "v2.json", corpus_of(V2, [again]))
+        return found
+
+    monkeypatch.setattr("parallelchange.local.rehearse.execute_all", and_then_it_is_recorded_again)
+    rehearsal = Rehearsal(world.plan, world.database, scene.copies.builds, lambda _: None)
+    with pytest.raises(Busy, match="changed while they were rehearsed"):
+        rehearsal.all()
+    now = corpora(world.plan)[V2]
+    assert now not in {item.key.statements for item in rehearsal.evidence}
+    assert {item.result.gate for item in rehearsal.evidence if item.key.version == V2} >= {"prepare", "execute"}
 
 
 # 16 what came to the old column
