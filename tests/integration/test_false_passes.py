@@ -428,7 +428,52 @@ def test_an_approval_is_of_one_expand(make: Make) -> None:
     assert decision_on(world).kind is Kind.HALTED
 
 
+def test_an_approval_is_of_what_runs(make: Make) -> None:
+    """A build that nobody proved gets no traffic by an approval that was given for another one."""
+    scene, world = approved(make)
+    build, scene.copies.builds[V2] = scene.copies.builds[V2], "build-3"
+    move(world, STAGE)
+    assert decision_on(world).kind is Kind.HALTED
+    scene.copies.builds[V2] = build
+    assert decision_on(world).act is Act.ADOPT
+
+
 # 10 the time of evidence
+
+
+@pytest.mark.parametrize("verb", ["gate", "promote", "rollout"])
+def test_what_was_seen_before_the_laws_were_measured_is_looked_at_again(
+    make: Make, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """On a large table that takes minutes, in which the trigger may go or another build come."""
+    scene = make()
+    world = scene.world()
+    walk(world, Act.SET_WEIGHT)
+    laws = world.database.laws
+
+    def slow(of: State) -> Any:
+        found = laws(of)
+        scene.copies.builds[V2] = "build-3"
+        return found
+
+    monkeypatch.setattr(world.database, "laws", slow)
+    if verb == "gate":
+        decision, _ = gate(world, STAGE)
+        assert not (decision.kind is Kind.DO and decision.act is Act.SET_WEIGHT), decision.why
+        record = world.ledger.read()
+        assert record is not None
+        assert (record.pending or {}).get("act") != Act.APPROVE
+    elif verb == "promote":
+        decision = promote(world, STAGE)
+        assert not (decision.kind is Kind.DO and decision.act is Act.SET_WEIGHT), decision.why
+    else:
+        moved: list[str] = []
+        monkeypatch.setattr(acts, "set_weight", lambda *_: moved.append(str(scene.copies.builds)) or interrupt())
+        before = scene.rehearsals
+        with suppress(KeyboardInterrupt):
+            rollout(world)
+        assert not moved or scene.rehearsals > before, "proven anew before traffic moved"
+    assert weight(world) == 0
 
 
 def test_evidence_is_as_old_as_what_it_was_measured_on(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
