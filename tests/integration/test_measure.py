@@ -56,7 +56,7 @@ def test_plans_are_kept_before_expand_and_held_against_those_after_it(
         assert worse.verdict is Verdict.PASS
         assert [finding.id for finding in worse.findings] == ["plan.scan", "plan.index"]
         # It blocks nothing, and whoever runs `verify` reads of it.
-        assert show_evidence("a-change", "verify", [of(found, "plan", V1)], as_json=False) == 0
+        assert show_evidence("a-change", "verify", [of(found, "plan", V1)], (), as_json=False) == 0
         told = capsys.readouterr()
         assert "warning: plan.scan" in told.err
         assert "now: Seq Scan on t" in told.err
