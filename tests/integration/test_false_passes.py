@@ -29,6 +29,7 @@ from helpers.world import (
     make_scene,
     recorded,
     run_sql,
+    scene_of,
     walk,
 )
 
@@ -39,6 +40,7 @@ from parallelchange.corpus import write_corpus
 from parallelchange.errors import Blocked, Busy, InvalidFile, ParallelChangeError, Refused, SchemaState, Unavailable
 from parallelchange.gates.base import Act
 from parallelchange.local.rehearse import Rehearsal
+from parallelchange.local.rehearse import rehearse as rehearse_on_copy
 from parallelchange.model import FULL, Phase, State, Verdict
 from parallelchange.plan import incarnation_of, state_of
 from parallelchange.rollout import advance as acts
@@ -681,6 +683,36 @@ def test_a_corpus_that_changes_while_it_is_rehearsed_is_not_the_one_that_was_reh
     now = corpora(world.plan)[V2]
     assert now not in {item.key.statements for item in rehearsal.evidence}
     assert {item.result.gate for item in rehearsal.evidence if item.key.version == V2} >= {"prepare", "execute"}
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "INSERT INTO t (id, b) VALUES (1000001, uuidv7()::text)",
+        "MERGE INTO t USING (VALUES (1)) v(i) ON t.id = v.i WHEN MATCHED THEN UPDATE SET b = 'x' RETURNING t.id",
+    ],
+)
+def test_what_only_a_newer_server_takes_is_not_proven_by_one(contrib: str, tmp_path: Path, sql: str) -> None:
+    """What writes is not asked on the live database, so that the copy's server must be like it."""
+    with psycopg.connect(contrib, autocommit=True) as connection:
+        connection.execute("DROP EXTENSION pg_stat_statements")
+    sent = recorded(sql, ["id bigint"] if "RETURNING" in sql else [])
+    with scene_of(contrib, tmp_path / "shop", new=[sent]) as scene:
+        plan = scene.world().plan
+        made = {
+            on: rehearse_on_copy(plan, scene.url, scene.ini, scene.copies.builds, lambda _: None, on=on)
+            for on in (None, contrib)
+        }
+    found = {
+        on: {(item.key.gate, item.state): item.result for item in rehearsal.evidence if item.key.version in (V2, "*")}
+        for on, rehearsal in made.items()
+    }
+    for state in (State.BASE, State.EXPANDED, State.CONTRACTED):
+        newer = found[None]["rehearsal", state]
+        assert (newer.verdict, [f.id for f in newer.findings]) == (Verdict.UNKNOWN, ["rehearsal.version"])
+        assert found[contrib]["rehearsal", state].verdict is Verdict.PASS
+    assert found[None]["execute", State.EXPANDED].verdict is Verdict.PASS
+    assert found[contrib]["execute", State.EXPANDED].verdict is not Verdict.PASS
 
 
 # 16 what came to the old column
