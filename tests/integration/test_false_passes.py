@@ -430,6 +430,13 @@ def test_an_approval_is_of_one_expand(make: Make) -> None:
     assert decision_on(world).kind is Kind.HALTED
 
 
+def test_evidence_that_is_forgotten_takes_its_approval_with_it(make: Make) -> None:
+    _, world = approved(make)
+    world.ledger.reset_evidence("a row was changed by somebody")
+    move(world, STAGE)
+    assert decision_on(world).kind is Kind.HALTED
+
+
 def test_an_approval_is_of_what_runs(make: Make) -> None:
     """A build that nobody proved gets no traffic by an approval that was given for another one."""
     scene, world = approved(make)
