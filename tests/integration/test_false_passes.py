@@ -192,6 +192,33 @@ def test_a_row_that_breaks_a_law_after_verify(make: Make) -> None:
 # 4 the point of no return
 
 
+@pytest.mark.parametrize("what", ["schema", "schema between", "build"])
+@pytest.mark.parametrize("act", [Act.EXPAND, Act.CONTRACT])
+def test_while_locks_are_waited_for_nothing_else_may_come(
+    make: Make, monkeypatch: pytest.MonkeyPatch, act: Act, what: str
+) -> None:
+    """Its locks may be had only minutes after all was proven."""
+    scene = make()
+    world = scene.world()
+    decision = walk(world, act)
+    obs, before, apply = observe(world), state(world), world.database.apply
+    late = Phase.CONTRACT if act is Act.CONTRACT and what == "schema between" else Phase.MIGRATE
+
+    def waits(phase: Phase, **checks: Any) -> Any:
+        if phase is Phase.EXPAND or phase is late:
+            if what == "build":
+                scene.copies.builds[V2] = "build-3"
+            else:
+                scene.sql("CREATE TABLE another (id int)")
+        return apply(phase, **checks)
+
+    monkeypatch.setattr(world.database, "apply", waits)
+    with pytest.raises(Blocked, match="build-3" if what == "build" else "the schema"):
+        acts.advance(world, obs, decision)
+    assert state(world) is before
+    assert world.plan.revision(Phase.MIGRATE) not in world.database.revisions.applied()
+
+
 @pytest.mark.parametrize("back", ["split", "copies", "session", "stranger", "mesh"])
 def test_contract_looks_a_last_time_before_its_commit(make: Make, back: str, monkeypatch: pytest.MonkeyPatch) -> None:
     scene = make()
