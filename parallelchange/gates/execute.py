@@ -125,10 +125,12 @@ def judge(run: PhaseRun) -> GateResult:
     """What worked before must work now, and do the same; what was never seen working is unknown."""
     wrong: list[Finding] = []
     open_: list[Finding] = []
+    works = False
     before = {item.id: item.outcomes for item in run.before or ()}
     for item in run.executed:
         heard = _heard(item, before.get(item.id, ()) if run.before is not None else None)
         said = dict(reversed(heard))  # the first of each kind
+        works = works or _Says.WORKS in said
         worst = next((says for says in (*_BROKEN, _Says.DIFFERS) if says in said), None)
         if worst:
             since = f"; since {shown(item.cause)}" if item.cause and worst in _BROKEN else ""
@@ -145,8 +147,9 @@ def judge(run: PhaseRun) -> GateResult:
         # Another number of rows may come of what failed before.
         open_ = [finding for finding in open_ if finding.id != f"{GATE.id}.{_Says.DIFFERS}"]
         return failed(GATE, *wrong, *open_, version=run.version, executed=executed)
-    if not executed and not open_:
-        told = f"no statement of {run.version} was executed"
+    if not works and not open_:
+        # Where each one only failed as it did when it was recorded, nothing shows that the version can do anything.
+        told = f"no statement of {run.version} was {'seen to work' if executed else 'executed'}"
         remedy = f"run `parallelchange record {run.version} -- COMMAND` with the app's tests"
         open_.append(GATE.finding("none", told, where=run.version, remedy=remedy))
     if run.role is None:

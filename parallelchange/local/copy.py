@@ -52,7 +52,8 @@ def copy_database(
     """
     with (
         tempfile.TemporaryDirectory(prefix="parallelchange-copy-") as folder,
-        connect(source, lock_timeout=LOCK_WAIT) as there,
+        # Its transaction stands idle while the structure is dumped and restored.
+        connect(source, lock_timeout=LOCK_WAIT, idle_in_transaction_session_timeout="0") as there,
         connect(target) as here,
     ):
         structure = Structure(source, target, tools, Path(folder))

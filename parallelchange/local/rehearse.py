@@ -16,7 +16,7 @@ from parallelchange.adapters.postgres.fingerprint import schema_lines
 from parallelchange.adapters.postgres.held import Held, held
 from parallelchange.change import Version
 from parallelchange.corpus import Corpus, read_corpus
-from parallelchange.errors import ParallelChangeError, SchemaState, Unavailable
+from parallelchange.errors import Busy, ParallelChangeError, SchemaState, Unavailable
 from parallelchange.gates import execute, laws, prepare, rehearsal, roundtrip, shape
 from parallelchange.gates import plan as planning
 from parallelchange.gates.execute import Executed
@@ -32,7 +32,6 @@ from parallelchange.model import (
     GateResult,
     Phase,
     Place,
-    Severity,
     State,
     Verdict,
     combine,
@@ -74,6 +73,13 @@ class Rehearsal:
     _foreseen: Causes = field(default_factory=Causes)
     _held: dict[str, Held] = field(default_factory=dict)
     _open: ExitStack = field(default_factory=ExitStack)
+    _sent: dict[str, Corpus] = field(default_factory=dict)
+    _corpora: Mapping[str, str] = field(init=False)
+    _specs: Mapping[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        # What is rehearsed is what was there at the beginning: the files may change meanwhile.
+        self._corpora, self._specs = corpora(self.plan), specs(self.plan)
 
     def all(self) -> list[Evidence]:
         """Go through the phases; what cannot be reached because of an error is failed with that error."""
@@ -131,9 +137,9 @@ class Rehearsal:
 
     def _contract(self) -> tuple[Finding, ...]:
         new, phase = self.plan.change.new, (*self.plan.migrate, *self.plan.contract)
-        if new.statements is not None:
-            corpus = read_corpus(new.statements, new.name)
-            self._foreseen = foresee_causes(self.database.url, new, corpus, phase, self._before.get(new.name, ()))
+        if new.name in self._sent:
+            before = self._before.get(new.name, ())
+            self._foreseen = foresee_causes(self.database.url, new, self._sent[new.name], phase, before)
         self.applied["migrate"] = self.database.apply(Phase.MIGRATE)
         self.applied["contract"] = self.database.apply(Phase.CONTRACT)
         state, differences = self._state()
@@ -153,9 +159,10 @@ class Rehearsal:
             return ()
         there, here = self.like.versions
         if there != here:
-            told = f"it was rehearsed on PostgreSQL {here}, and the database runs on {there}"
+            # What writes is asked nowhere else, and a newer server takes what this one does not even parse.
+            told = f"it was rehearsed on PostgreSQL {here}, and the database runs on {there}: another takes other SQL"
             remedy = "rehearse on a server of its version: `parallelchange rehearse --on DSN`"
-            return (rehearsal.GATE.finding("version", told, remedy=remedy, severity=Severity.WARNING),)
+            return (rehearsal.GATE.finding("version", told, remedy=remedy),)
         remedy = "rehearse where it can be copied whole: `parallelchange rehearse --on DSN`"
         return tuple(
             rehearsal.GATE.finding("unlike", f"the copy is unlike the database: {line[:_LONGEST]}", remedy=remedy)
@@ -164,6 +171,15 @@ class Rehearsal:
 
     def _state(self) -> tuple[State, tuple[str, ...]]:
         return state_of(self.plan, self.database.catalog())
+
+    def _corpus(self, path: Path, version: str) -> Corpus:
+        """What a version sends, as it was when the rehearsal began."""
+        corpus = read_corpus(path, version)
+        if corpus.digest != self._corpora[version]:
+            told = f"the recorded statements of {version} changed while they were rehearsed"
+            raise Busy(told, hint="run it again when nobody records")
+        self._sent[version] = corpus
+        return corpus
 
     def _version(self, version: Version, state: State) -> None:
         """All layers of what the version sends, in this state."""
@@ -174,7 +190,7 @@ class Rehearsal:
         before = self._before.get(version.name)
         run = execute.PhaseRun(version.name, state, (), before, version.role)
         if version.statements is not None:
-            corpus = read_corpus(version.statements, version.name)
+            corpus = self._corpus(version.statements, version.name)
             executed = execute_all(
                 self.database.url, version.application_name, corpus, role=version.role, before=before
             )
@@ -226,9 +242,9 @@ class Rehearsal:
             gate=result.gate,
             build=self.builds.get(version) or "",
             fingerprint=self._fingerprint,
-            statements=corpora(self.plan).get(version, ""),
+            statements=self._corpora.get(version, ""),
             plan=self.plan.digest,
-            spec=specs(self.plan).get(version, ""),
+            spec=self._specs.get(version, ""),
             place=Place.COPY,
         )
         self.evidence.append(Evidence(key, result, self.database.now(), self.run, state))

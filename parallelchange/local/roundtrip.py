@@ -92,7 +92,8 @@ def round_trips(url: str, plan: Plan) -> dict[str, list[RoundTripFact]]:
     """
     old, new = plan.change.versions
     found: dict[str, list[RoundTripFact]] = {old.name: [], new.name: []}
-    with connect(url, statement_timeout="10s") as connection, kept_sequences(connection), _no_storage():
+    limits = {"statement_timeout": "10s", "idle_in_transaction_session_timeout": "0"}
+    with connect(url, **limits) as connection, kept_sequences(connection), _no_storage():
         for table in plan.tables:
             connection.execute("BEGIN")
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 
 from parallelchange.errors import Blocked, Busy, ParallelChangeError, Refused, Unavailable, Uncertain
@@ -39,7 +40,7 @@ def advance(world: World, obs: Observation, decision: Decision) -> None:
         case Act.VERIFY:
             measure(world, obs)
         case Act.EXPAND:
-            expand(world)
+            expand(world, obs)
         case Act.BACKFILL:
             backfill(world)
         case Act.SET_WEIGHT:
@@ -50,7 +51,7 @@ def advance(world: World, obs: Observation, decision: Decision) -> None:
         case Act.RETIRE:
             retire(world)
         case Act.CONTRACT:
-            contract(world)
+            contract(world, obs)
         case Act.ABORT:
             abort(world, decision.why)
         case _:
@@ -83,12 +84,38 @@ def _recorded(world: World, act: Act, applied: Applied, **detail: object) -> Non
     )
 
 
-def expand(world: World) -> None:
-    """Make the new shape, its trigger and all, in one transaction."""
+def _unchanged(world: World, builds: Mapping[str, str | None]) -> None:
+    """Locks may be had only minutes after all was proven: what runs must be what was proven."""
+    for version in world.plan.change.versions:
+        build, proven = version.build or world.workloads.build(version.name), builds.get(version.name)
+        if build is not None and build != proven:
+            told = f"{version.name} runs {build} now, and {proven or 'nothing that could be told'} when it was decided"
+            raise Blocked(told, hint="run the same command again: it is proven anew")
+
+
+def _same_schema(found: str, seen: str | None) -> None:
+    if seen is not None and found != seen:
+        raise Blocked("the schema changed since it was decided", hint="run the same command again: it is proven anew")
+
+
+def expand(world: World, obs: Observation | None = None) -> None:
+    """Make the new shape, its trigger and all, in one transaction.
+
+    Args:
+        world: The ports.
+        obs: What it was decided on; None where nothing was proven.
+
+    Raises:
+        Blocked: What is there is no longer what was seen; nothing was changed.
+    """
 
     def still_base(database: Database) -> None:
-        state, differences = state_of(world.plan, database.catalog())
+        live = database.catalog()
+        state, differences = state_of(world.plan, live)
         _must([schema.judge(schema.SchemaFacts(state, differences, (), ""), Act.EXPAND)])
+        if obs is not None:
+            _same_schema(live.fingerprint, obs.fingerprint)
+            _unchanged(world, obs.builds)
 
     world.ledger.intend(Act.EXPAND)
     try:
@@ -189,8 +216,12 @@ def retire(world: World) -> None:
     world.ledger.settle(Act.RETIRE, "done", version=old)
 
 
-def contract(world: World) -> None:
+def contract(world: World, obs: Observation | None = None) -> None:
     """Leave only the new shape. Its gates are asked again inside its own transaction.
+
+    Args:
+        world: The ports.
+        obs: What it was decided on; None where nothing was proven.
 
     Raises:
         Blocked: A gate no longer passes; nothing was changed.
@@ -216,8 +247,11 @@ def contract(world: World) -> None:
         )
         return [drained.judge(drained_fact(plan, seen)), versions.judge(versions_fact(plan, seen), Act.CONTRACT)]
 
+    fingerprint = obs.fingerprint if obs is not None else None
+
     def all_holds(database: Database) -> None:
-        state, differences = state_of(world.plan, database.catalog())
+        live = database.catalog()
+        state, differences = state_of(world.plan, live)
         _must(
             [
                 schema.judge(schema.SchemaFacts(state, differences, (), ""), Act.CONTRACT),
@@ -225,6 +259,9 @@ def contract(world: World) -> None:
                 *drained_now(database),
             ]
         )
+        _same_schema(live.fingerprint, fingerprint)
+        if obs is not None:
+            _unchanged(world, obs.builds)
 
     def still_drained(database: Database) -> None:
         _must(drained_now(database))
@@ -232,6 +269,7 @@ def contract(world: World) -> None:
     world.ledger.intend(Act.CONTRACT)
     try:
         proven = world.database.apply(Phase.MIGRATE, checks=all_holds)
+        fingerprint = world.database.catalog().fingerprint  # migrate has changed it
         applied = world.database.apply(Phase.CONTRACT, checks=all_holds, last_check=still_drained)
     except ParallelChangeError:
         # The old version may be back, and would trip over what migrate has added.

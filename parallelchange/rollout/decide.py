@@ -194,8 +194,15 @@ def _unfinished(plan: Plan, obs: Observation) -> Decision | None:
 
 def _still_approved(plan: Plan, obs: Observation, pending: Mapping[str, Any]) -> bool:
     approved = [pending.get(part) for part in ("fingerprint", "plan", "incarnation")]
+    proven = dict(pending.get("builds") or {})
+    # A build that cannot be told just now is no other one; it lets no traffic grow.
+    same = all(build is None or build == proven.get(version) for version, build in obs.builds.items())
     age = obs.now - float(pending.get("at", 0))
-    return approved == [obs.fingerprint, plan.digest, obs.incarnation] and age <= min(APPROVAL, plan.change.max_age)
+    return (
+        same
+        and approved == [obs.fingerprint, plan.digest, obs.incarnation]
+        and age <= min(APPROVAL, plan.change.max_age)
+    )
 
 
 def _drift(plan: Plan, obs: Observation) -> Decision | None:

@@ -76,7 +76,9 @@ def measure(world: World, obs: Observation) -> list[Evidence]:
     at = world.database.now()
     if obs.sessions and not (obs.record and obs.record.old_seen):
         world.ledger.saw_old()
-    results: list[tuple[str, GateResult]] = [(ALL_VERSIONS, laws.judge(world.database.laws(obs.state)))]
+    results: list[tuple[str, GateResult]] = []
+    if obs.state is not State.CONTRACTED:  # of one shape alone no law speaks
+        results.append((ALL_VERSIONS, laws.judge(world.database.laws(obs.state))))
     # Before expand the new version's statements have nothing to run on; after contract the old one's.
     versions = {State.BASE: (change.old,), State.CONTRACTED: (change.new,)}.get(obs.state, change.versions)
     for version in versions:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from parallelchange.errors import Busy, SchemaState
 from parallelchange.gates.base import Act
 from parallelchange.model import Finding, Severity, State, Verdict
@@ -59,7 +57,8 @@ def rollout(world: World, *, again: bool = False) -> Decision:
             decision = decide(world.plan, obs)
             if obs.record and obs.record.aborts != aborts and decision.act is not Act.ABORT:
                 return _aborted(obs.record)
-            decision = _recheck(world, obs, _unless_measured(decision, measured))
+            obs, decision = _recheck(world, obs, _unless_measured(decision, measured), began=began)
+            decision = _unless_measured(decision, measured)
             world.tell(Event("decision", decision.why, {"decision": decision, "observation": obs}))
             if decision.kind is Kind.WAIT:
                 world.wait(decision.seconds)
@@ -104,16 +103,35 @@ def _advance(world: World, obs: Observation, decision: Decision) -> None:
         world.tell(Event("conflict", busy.message))
 
 
-def _recheck(world: World, obs: Observation, decision: Decision) -> Decision:
-    """Before traffic grows, hold the laws against the rows of this very moment."""
+def _recheck(
+    world: World, obs: Observation, decision: Decision, *, to: int | None = None, began: float | None = None
+) -> tuple[Observation, Decision]:
+    """Before traffic grows, hold the laws against the rows of this very moment.
+
+    Args:
+        world: The ports.
+        obs: What was seen.
+        decision: What was decided on it.
+        to: As for `decide`.
+        began: As for `observe`.
+
+    Returns:
+        What is seen after that, and what is decided on it.
+    """
     if decision.act is not Act.SET_WEIGHT or decision.weight is None or decision.weight <= (obs.weight or 0):
-        return decision
+        return obs, decision
     result = measure_laws(world, obs)
-    results = (*(r for r in decision.results if r.gate != result.gate), result)
-    if result.verdict is Verdict.PASS:
-        return replace(decision, results=results)
-    told = result.findings[0].message if result.findings else "nothing was measured"
-    return Decision(Kind.BLOCKED, f"{result.gate}: {told}", results=results, gates=(result.gate,))
+    if result.verdict is not Verdict.PASS:
+        results = (*(r for r in decision.results if r.gate != result.gate), result)
+        told = result.findings[0].message if result.findings else "nothing was measured"
+        return obs, Decision(Kind.BLOCKED, f"{result.gate}: {told}", results=results, gates=(result.gate,))
+    # To read every row of a large table takes minutes, in which another build or schema may have come.
+    seen = observe(world, began=began)
+    anew = decide(world.plan, seen, to=to)
+    aborts = obs.record.aborts if obs.record else 0
+    if seen.record and seen.record.aborts != aborts and anew.act is not Act.ABORT:
+        return seen, _aborted(seen.record)
+    return seen, anew
 
 
 def look(world: World, *, revisions: bool = True) -> Observation:
@@ -144,9 +162,10 @@ def gate(world: World, weight: int) -> tuple[Decision, int | None]:
     """
     with world.ledger.fenced():
         obs = look(world)
-        decision = _recheck(world, obs, decide(world.plan, obs, to=weight))
+        obs, decision = _recheck(world, obs, decide(world.plan, obs, to=weight), to=weight)
         if decision.kind is Kind.DO and decision.act is Act.SET_WEIGHT:
-            approved = {"fingerprint": obs.fingerprint, "plan": world.plan.digest, "incarnation": obs.incarnation}
+            approved = {"fingerprint": obs.fingerprint, "plan": world.plan.digest, "incarnation": obs.incarnation,
+                        "builds": dict(obs.builds)}  # fmt: skip
             now = world.database.now()
             world.ledger.intend(Act.APPROVE, weight=weight, at=now, **approved)
             world.enforcement.allow(weight, until=now + APPROVAL)
@@ -173,7 +192,7 @@ def promote(world: World, weight: int) -> Decision:
     """
     with world.ledger.fenced():
         obs = whole(look(world))
-        decision = _recheck(world, obs, decide(world.plan, obs, to=weight))
+        obs, decision = _recheck(world, obs, decide(world.plan, obs, to=weight), to=weight)
         if decision.kind is Kind.DO and decision.act is Act.SET_WEIGHT:
             advance(world, obs, decision)
         else:

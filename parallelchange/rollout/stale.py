@@ -47,8 +47,9 @@ def differences(
         if was != now:
             place = f"{_relative(path, plan)}: " if path else ""
             told.append(f"{what} of {key.version} ({place}{_both(was, now or 'none', 'is there')})")
-    # A version of which nothing runs has no live build to differ from.
-    if wanted.version != ALL_VERSIONS and obs.ready.get(wanted.version) != 0 and key.build != wanted.build:
+    # A version of which nothing runs has no live build to differ from, unless the change file tells its build.
+    told_of = wanted.build or obs.ready.get(wanted.version) != 0
+    if wanted.version != ALL_VERSIONS and told_of and key.build != wanted.build:
         digest = "the image digest" if "sha256:" in key.build + wanted.build else "the build"
         told.append(f"{digest} of {key.version} ({_both(key.build, wanted.build, 'runs')})")
     # A copy goes through states the live schema is not in: all of one run counts, if it began with the live one.

@@ -255,6 +255,12 @@ WRONGS = [
     Wrong("nobody looked at the backends", put(routing=None), "not be looked at", (ZERO, STAGE)),
     Wrong("no copy of the new version", lambda o: replace(o, ready={**o.ready, NEW: 0}), "no copy", (ZERO, STAGE)),
     Wrong("no copy of the old version", lambda o: replace(o, ready={**o.ready, OLD: 0}), "no copy", (ZERO, STAGE)),
+    Wrong(
+        "another build is declared and does not run yet",
+        lambda o: replace(o, ready={**o.ready, NEW: 0}, builds={**o.builds, NEW: "build-3"}),
+        "the build of",
+        (LAST,),
+    ),
     Wrong("nobody knows what runs", put(builds={OLD: None, NEW: None}), "cannot be told", (ZERO, STAGE)),
     Wrong("the old version's name was never seen", record(old_seen=False), "was ever seen", (LAST,)),
     Wrong("no ledger", put(record=None), ""),

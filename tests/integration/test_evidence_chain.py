@@ -17,8 +17,7 @@ from helpers.changes import session
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
-from parallelchange.adapters.postgres import evidence as module
-from parallelchange.adapters.postgres.fingerprint import fingerprint, schema_lines
+from parallelchange.adapters.postgres.fingerprint import digest_of, fingerprint, schema_lines
 from parallelchange.adapters.postgres.ledger import PostgresLedger, ensure_ledger, migrations_path
 from parallelchange.errors import Tampered
 from parallelchange.evidence import EvidenceFile, about, body, genesis, link
@@ -261,7 +260,7 @@ def test_the_lines_are_those_of_the_fingerprint(database: str) -> None:
     with session(database, "test") as connection:
         connection.execute("CREATE TABLE t (id bigint PRIMARY KEY, a text DEFAULT 'ä')")
         connection.execute("CREATE VIEW v AS SELECT id,\n a FROM t")
-        assert module._digest(schema_lines(connection)) == fingerprint(connection)
+        assert digest_of(schema_lines(connection)) == fingerprint(connection)
 
 
 def test_what_differs_is_told_by_object(ledger: PostgresLedger) -> None:

@@ -24,24 +24,29 @@ from helpers.world import (
     V1,
     V2,
     Scene,
+    corpus_of,
     decision_on,
     make_scene,
     recorded,
     run_sql,
+    scene_of,
     walk,
 )
 
 from parallelchange.adapters.postgres.backfill import run_backfill
 from parallelchange.adapters.postgres.connection import connect
-from parallelchange.errors import Blocked, InvalidFile, ParallelChangeError, Refused, SchemaState, Unavailable
+from parallelchange.adapters.postgres.execute import execute_all
+from parallelchange.corpus import write_corpus
+from parallelchange.errors import Blocked, Busy, InvalidFile, ParallelChangeError, Refused, SchemaState, Unavailable
 from parallelchange.gates.base import Act
 from parallelchange.local.rehearse import Rehearsal
+from parallelchange.local.rehearse import rehearse as rehearse_on_copy
 from parallelchange.model import FULL, Phase, State, Verdict
 from parallelchange.plan import incarnation_of, state_of
 from parallelchange.rollout import advance as acts
 from parallelchange.rollout.decide import Decision, Kind
 from parallelchange.rollout.measure import measure, measure_laws, rehearse
-from parallelchange.rollout.observe import observe
+from parallelchange.rollout.observe import corpora, observe
 from parallelchange.rollout.run import gate, promote, rollout
 from parallelchange.rollout.world import World
 
@@ -185,6 +190,33 @@ def test_a_row_that_breaks_a_law_after_verify(make: Make) -> None:
 
 
 # 4 the point of no return
+
+
+@pytest.mark.parametrize("what", ["schema", "schema between", "build"])
+@pytest.mark.parametrize("act", [Act.EXPAND, Act.CONTRACT])
+def test_while_locks_are_waited_for_nothing_else_may_come(
+    make: Make, monkeypatch: pytest.MonkeyPatch, act: Act, what: str
+) -> None:
+    """Its locks may be had only minutes after all was proven."""
+    scene = make()
+    world = scene.world()
+    decision = walk(world, act)
+    obs, before, apply = observe(world), state(world), world.database.apply
+    late = Phase.CONTRACT if act is Act.CONTRACT and what == "schema between" else Phase.MIGRATE
+
+    def waits(phase: Phase, **checks: Any) -> Any:
+        if phase is Phase.EXPAND or phase is late:
+            if what == "build":
+                scene.copies.builds[V2] = "build-3"
+            else:
+                scene.sql("CREATE TABLE another (id int)")
+        return apply(phase, **checks)
+
+    monkeypatch.setattr(world.database, "apply", waits)
+    with pytest.raises(Blocked, match="build-3" if what == "build" else "the schema"):
+        acts.advance(world, obs, decision)
+    assert state(world) is before
+    assert world.plan.revision(Phase.MIGRATE) not in world.database.revisions.applied()
 
 
 @pytest.mark.parametrize("back", ["split", "copies", "session", "stranger", "mesh"])
@@ -425,7 +457,59 @@ def test_an_approval_is_of_one_expand(make: Make) -> None:
     assert decision_on(world).kind is Kind.HALTED
 
 
+def test_evidence_that_is_forgotten_takes_its_approval_with_it(make: Make) -> None:
+    _, world = approved(make)
+    world.ledger.reset_evidence("a row was changed by somebody")
+    move(world, STAGE)
+    assert decision_on(world).kind is Kind.HALTED
+
+
+def test_an_approval_is_of_what_runs(make: Make) -> None:
+    """A build that nobody proved gets no traffic by an approval that was given for another one."""
+    scene, world = approved(make)
+    build, scene.copies.builds[V2] = scene.copies.builds[V2], "build-3"
+    move(world, STAGE)
+    assert decision_on(world).kind is Kind.HALTED
+    scene.copies.builds[V2] = build
+    assert decision_on(world).act is Act.ADOPT
+
+
 # 10 the time of evidence
+
+
+@pytest.mark.parametrize("verb", ["gate", "promote", "rollout"])
+def test_what_was_seen_before_the_laws_were_measured_is_looked_at_again(
+    make: Make, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """On a large table that takes minutes, in which the trigger may go or another build come."""
+    scene = make()
+    world = scene.world()
+    walk(world, Act.SET_WEIGHT)
+    laws = world.database.laws
+
+    def slow(of: State) -> Any:
+        found = laws(of)
+        scene.copies.builds[V2] = "build-3"
+        return found
+
+    monkeypatch.setattr(world.database, "laws", slow)
+    if verb == "gate":
+        decision, _ = gate(world, STAGE)
+        assert not (decision.kind is Kind.DO and decision.act is Act.SET_WEIGHT), decision.why
+        record = world.ledger.read()
+        assert record is not None
+        assert (record.pending or {}).get("act") != Act.APPROVE
+    elif verb == "promote":
+        decision = promote(world, STAGE)
+        assert not (decision.kind is Kind.DO and decision.act is Act.SET_WEIGHT), decision.why
+    else:
+        moved: list[str] = []
+        monkeypatch.setattr(acts, "set_weight", lambda *_: moved.append(str(scene.copies.builds)) or interrupt())
+        before = scene.rehearsals
+        with suppress(KeyboardInterrupt):
+            rollout(world)
+        assert not moved or scene.rehearsals > before, "proven anew before traffic moved"
+    assert weight(world) == 0
 
 
 def test_evidence_is_as_old_as_what_it_was_measured_on(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -611,6 +695,58 @@ def test_a_write_that_found_no_row_is_no_proof(make: Make, sql: str) -> None:
     assert verdicts[V1, State.BASE] is Verdict.UNKNOWN
     assert verdicts[V1, State.EXPANDED] is Verdict.UNKNOWN
     assert verdicts[V2, State.EXPANDED] is Verdict.PASS
+
+
+def test_a_corpus_that_changes_while_it_is_rehearsed_is_not_the_one_that_was_rehearsed(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = make()
+    world = scene.world()
+
+    def and_then_it_is_recorded_again(*arguments: Any, **options: Any) -> Any:
+        found = execute_all(*arguments, **options)
+        if arguments[1] == NEW and state(world) is State.EXPANDED:
+            again = recorded("SELECT id, b FROM t", ["id bigint", "b text"])
+            write_corpus(scene.folder / "v2.json", corpus_of(V2, [again]))
+        return found
+
+    monkeypatch.setattr("parallelchange.local.rehearse.execute_all", and_then_it_is_recorded_again)
+    rehearsal = Rehearsal(world.plan, world.database, scene.copies.builds, lambda _: None)
+    with pytest.raises(Busy, match="changed while they were rehearsed"):
+        rehearsal.all()
+    now = corpora(world.plan)[V2]
+    assert now not in {item.key.statements for item in rehearsal.evidence}
+    assert {item.result.gate for item in rehearsal.evidence if item.key.version == V2} >= {"prepare", "execute"}
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "INSERT INTO t (id, b) VALUES (1000001, uuidv7()::text)",
+        "MERGE INTO t USING (VALUES (1)) v(i) ON t.id = v.i WHEN MATCHED THEN UPDATE SET b = 'x' RETURNING t.id",
+    ],
+)
+def test_what_only_a_newer_server_takes_is_not_proven_by_one(contrib: str, tmp_path: Path, sql: str) -> None:
+    """What writes is not asked on the live database, so that the copy's server must be like it."""
+    with psycopg.connect(contrib, autocommit=True) as connection:
+        connection.execute("DROP EXTENSION pg_stat_statements")
+    sent = recorded(sql, ["id bigint"] if "RETURNING" in sql else [])
+    with scene_of(contrib, tmp_path / "shop", new=[sent]) as scene:
+        plan = scene.world().plan
+        made = {
+            on: rehearse_on_copy(plan, scene.url, scene.ini, scene.copies.builds, lambda _: None, on=on)
+            for on in (None, contrib)
+        }
+    found = {
+        on: {(item.key.gate, item.state): item.result for item in rehearsal.evidence if item.key.version in (V2, "*")}
+        for on, rehearsal in made.items()
+    }
+    for state in (State.BASE, State.EXPANDED, State.CONTRACTED):
+        newer = found[None]["rehearsal", state]
+        assert (newer.verdict, [f.id for f in newer.findings]) == (Verdict.UNKNOWN, ["rehearsal.version"])
+        assert found[contrib]["rehearsal", state].verdict is Verdict.PASS
+    assert found[None]["execute", State.EXPANDED].verdict is Verdict.PASS
+    assert found[contrib]["execute", State.EXPANDED].verdict is not Verdict.PASS
 
 
 # 16 what came to the old column

@@ -8,15 +8,17 @@ from pathlib import Path
 
 import pytest
 from helpers.observations import NOW, evidence
-from helpers.world import V1, make_scene, recorded, walk
+from helpers.world import V1, V2, make_scene, recorded, scene_of, walk
 
 from parallelchange.cli.show import show_evidence
 from parallelchange.gates import plan
 from parallelchange.gates.base import Act
 from parallelchange.model import Evidence, Place, State, Verdict
+from parallelchange.rollout.decide import Kind
+from parallelchange.rollout.matrix import matrix_now
 from parallelchange.rollout.measure import measure, plans_before
 from parallelchange.rollout.observe import Observation, observe
-from parallelchange.rollout.run import look
+from parallelchange.rollout.run import look, rollout
 
 LARGE = (
     "CREATE TABLE t (id bigint PRIMARY KEY, a text, ref text)",
@@ -56,7 +58,7 @@ def test_plans_are_kept_before_expand_and_held_against_those_after_it(
         assert worse.verdict is Verdict.PASS
         assert [finding.id for finding in worse.findings] == ["plan.scan", "plan.index"]
         # It blocks nothing, and whoever runs `verify` reads of it.
-        assert show_evidence("a-change", "verify", [of(found, "plan", V1)], as_json=False) == 0
+        assert show_evidence("a-change", "verify", [of(found, "plan", V1)], (), as_json=False) == 0
         told = capsys.readouterr()
         assert "warning: plan.scan" in told.err
         assert "now: Seq Scan on t" in told.err
@@ -90,6 +92,18 @@ def test_revisions_that_were_not_read_let_nothing_pass(database: str, tmp_path: 
 # Which evidence holds the plans before; pure.
 
 PLANS = {"1": ["Seq Scan on t", [], ["t"]]}
+
+
+def test_after_contract_there_is_no_law_left_to_hold(database: str, tmp_path: Path) -> None:
+    with scene_of(database, tmp_path) as scene:
+        world = scene.world()
+        assert rollout(world).kind is Kind.DONE
+        found = measure(world, observe(world))
+        assert {(item.state, item.result.verdict) for item in found} == {(State.CONTRACTED, Verdict.PASS)}
+        (cell,) = [c for c in matrix_now(world.plan, observe(world)) if (c.version, c.state) == (V2, State.CONTRACTED)]
+        live = {name: verdict for name, verdict in cell.layers.items() if name.endswith("(live)")}
+        assert set(live.values()) == {Verdict.PASS}
+        assert live.keys() == {"prepare (live)", "shape (live)", "plan (live)", "probe (live)"}
 
 
 def kept(item: Evidence) -> Evidence:

@@ -238,7 +238,8 @@ def _is_safe(decision: Decision, obs: Observation, to: int | None) -> None:  # n
 
 def approved(**changes: Any) -> Any:
     """From 5 % the gate has let a pipeline go to 25 %."""
-    seen = {"fingerprint": "live", "plan": PLAN.digest, "incarnation": "1", "at": NOW, **changes}
+    builds = {OLD: "build-1", NEW: "build-2"}
+    seen = {"fingerprint": "live", "plan": PLAN.digest, "incarnation": "1", "builds": builds, "at": NOW, **changes}
     return record(weight=50, pending={"act": "approve", "weight": 250, **seen})
 
 
@@ -275,6 +276,11 @@ CASES: list[tuple[str, int, Any, int | None, Kind, Act | None, int | None]] = [
     ("an approval of another expand", 250,
      approved(incarnation="0"),
      None, Kind.HALTED, None, None),
+    ("an approval of another build", 250, approved(builds={OLD: "build-1", NEW: "build-0"}),
+     None, Kind.HALTED, None, None),
+    ("an approval of a build that is not told", 250,
+     lambda o: approved()(replace(o, builds={OLD: "build-1", NEW: None})), None, Kind.DO, Act.ADOPT, 250),
+    ("an approval that names no build", 250, approved(builds=None), None, Kind.HALTED, None, None),
     ("more than was approved", 500, approved(),
      None, Kind.HALTED, None, None),
     ("soaking", 50, record(weight_since=NOW - 9.5), None, Kind.WAIT, None, None),

@@ -15,8 +15,9 @@ SQL = "UPDATE t SET a = $1"
 
 
 def judged(now: tuple[Outcome, ...], before: tuple[Outcome, ...] | None, sql: str = SQL, cause: str = "") -> GateResult:
-    run = (Executed("1", sql, "a test", now, cause),)
-    held = None if before is None else (Executed("1", sql, "a test", before),)
+    works = Executed("0", "SELECT 1", "another test", (ONE,))
+    run = (Executed("1", sql, "a test", now, cause), works)
+    held = None if before is None else (Executed("1", sql, "a test", before), works)
     return execute.judge(PhaseRun("v1", State.EXPANDED, run, held, "app"))
 
 
@@ -123,3 +124,12 @@ def test_without_a_role_nothing_shows_that_the_version_may() -> None:
     assert execute.judge(PhaseRun("v1", State.BASE, run, None, "app")).verdict is PASS
     result = execute.judge(PhaseRun("v1", State.BASE, run))
     assert (result.verdict, [f.id for f in result.findings]) == (UNKNOWN, ["execute.role"])
+
+
+@pytest.mark.parametrize("now", [(EXEMPT,), (AS_RECORDED,), (NOW_FINE,), (EXEMPT, AS_RECORDED)])
+def test_a_corpus_of_which_nothing_was_seen_working_proves_nothing(now: Any) -> None:
+    """Such as one that was recorded where each statement failed: with the same errors everywhere."""
+    run = tuple(Executed(str(at), SQL, "a test", (outcome,)) for at, outcome in enumerate(now))
+    for before in (None, run):
+        result = execute.judge(PhaseRun("v1", State.EXPANDED, run, before, "app"))
+        assert (result.verdict, [f.id for f in result.findings]) == (UNKNOWN, ["execute.none"])

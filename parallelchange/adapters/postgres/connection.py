@@ -83,8 +83,10 @@ def session_parameters(url: str, **settings: str) -> dict[str, Any]:
     """What every session of ours is opened with.
 
     Row security would hide rows from laws and backfill instead of failing; the other settings decide how
-    values are written as text, and must be the same wherever one shape is computed from the other.
+    values are written as text, and must be the same wherever one shape is computed from the other. Sessions stand
+    idle while a rehearsal or a soak lasts, and are not to be ended meanwhile.
     """
-    options = " ".join(f"-c {name}={value}" for name, value in {**PINNED, "row_security": "off", **settings}.items())
+    ours = {**PINNED, "row_security": "off", "idle_session_timeout": "0", **settings}
+    options = " ".join(f"-c {name}={value}" for name, value in ours.items())
     given = psycopg.conninfo.conninfo_to_dict(url).get("options") or ""
     return {"application_name": APPLICATION, "connect_timeout": 10, "options": f"{given} {options}".strip()}

@@ -272,8 +272,12 @@ class PostgresLedger:
         return kept
 
     def reset_evidence(self, reason: str) -> int:
-        """Forget all evidence and start a new chain; gives the number of rows that were forgotten."""
+        """Forget all evidence, and what was approved on it; gives the number of rows that were forgotten."""
         with self._writing():
+            self.connection.execute(
+                "UPDATE parallelchange.change SET pending = NULL WHERE name = %s AND pending->>'act' = 'approve'",
+                (self.change,),
+            )
             rows = reset_evidence(self.connection, self.change)
             self._journal("evidence-reset", "done", {"reason": reason, "rows": rows})
         return rows
