@@ -359,13 +359,8 @@ class _Reader:
         at = f"versions.{key}"
         if not _VERSION.fullmatch(raw.name):
             self.fail(f"{at}.name", f"{raw.name!r} is no name for a version", "use up to 100 of a-z, A-Z, 0-9 and ._-")
+        # It need not be there yet: the change comes first, and `record` writes the file that it names.
         statements = self.path.parent / raw.statements if raw.statements else None
-        if statements and not _is_file(statements):
-            self.fail(
-                f"{at}.statements",
-                f"there is no file {raw.statements}",
-                f"record it: parallelchange record {raw.name} -- COMMAND",
-            )
         openapi = self.path.parent / raw.openapi if raw.openapi else None
         if openapi and not _is_file(openapi):
             self.fail(f"{at}.openapi", f"there is no file {raw.openapi}", "its path is relative to the change file")

@@ -95,12 +95,15 @@ def _repository(plan: Plan, settings: Settings) -> Iterable[Check]:
         detail=str(settings.alembic),
         remedy="name it: `alembic` in parallelchange.toml",
     )
-    for version in plan.change.versions:
+    for which, version in zip(("old", "new"), plan.change.versions, strict=True):
         yield section.told(
             "statements",
             f"statements of {version.name} are recorded",
-            holds=version.statements is not None,
-            remedy=f"parallelchange record {version.name} -- COMMAND",
+            holds=version.statements is not None and version.statements.is_file(),
+            detail=str(version.statements or ""),
+            remedy=f"parallelchange record {version.name} --change {plan.change.path} -- COMMAND"
+            if version.statements
+            else f"name a file for them: `versions.{which}.statements` in {plan.change.path}",
         )
     yield section.told(
         "rehearsal",

@@ -235,3 +235,23 @@ def test_usage_errors_exit_2(tmp_path: Path) -> None:
         ran = run(*arguments, cwd=tmp_path)
         assert ran.code == 2, ran.err
         assert ran.err
+
+
+def test_a_change_is_planned_emitted_and_recorded_before_it_has_statements(shop: Path) -> None:
+    """The order a developer goes: the change file names files that `record` is to write."""
+    shutil.rmtree(shop / "recorded")
+    assert run("plan", CHANGE, cwd=shop).code == 0
+    assert run("emit", "alembic", CHANGE, cwd=shop).code == 0
+    doctor = run("doctor", CHANGE, "--json", cwd=shop)
+    told = {f["message"]: f["remedy"] for f in json.loads(doctor.out)["findings"] if f["id"] == "repository.statements"}
+    assert len(told) == 2
+    assert all("record" in remedy for remedy in told.values()), told
+    for verb in ("verify", "rehearse", "expand", "status"):
+        ran = run(verb, CHANGE, cwd=shop)
+        assert ran.code == 2, (verb, ran.out, ran.err)
+        assert "shop-v1.json: is not there: the statements of shop-v1 are not recorded yet" in ran.err
+        assert "parallelchange record shop-v1 --change CHANGE -- COMMAND" in ran.err
+    program = "import os, psycopg; psycopg.connect(os.environ['DATABASE_URL']).execute('SELECT name FROM customers')"
+    ran = run("record", "shop-v1", "--change", CHANGE, "--", sys.executable, "-c", program, cwd=shop)
+    assert ran.code == 0, ran.err
+    assert (shop / "recorded" / "shop-v1.json").is_file()
