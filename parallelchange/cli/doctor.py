@@ -49,7 +49,7 @@ def _checks(change: str, database_url: str | None) -> Iterator[Check]:
     from parallelchange.adapters.planning import load_plan
     from parallelchange.adapters.postgres.doctor import check_database
     from parallelchange.checks import Section
-    from parallelchange.cli.surroundings import cluster_of
+    from parallelchange.cli.surroundings import cluster_of, local_router
     from parallelchange.cli.world import settings_for
     from parallelchange.errors import Unavailable, UsageError
 
@@ -67,7 +67,11 @@ def _checks(change: str, database_url: str | None) -> Iterator[Check]:
         yield section.told("plan", f"{path} is a change", holds=True, detail=plan.change.name)
         yield from _repository(plan, settings)
     yield from check_database(url, plan)
-    if plan is None or plan.change.traffic.router == "local":
+    if plan is None:
+        return
+    if plan.change.traffic.router == "local":
+        router = local_router(plan.change, settings)
+        yield Section("traffic").tried("split", "there is a split to move", lambda: router.get().name)
         return
     from parallelchange.adapters.kubernetes.doctor import check_cluster
 

@@ -101,7 +101,6 @@ def test_plan_for_people_machines_and_psql(shop: Path, database: str) -> None:
         ('down: "first_name ||', 'down: "first_name |||| (', "`down`"),
         ("first_name: text", "first_name: txt", "there is no type txt"),
         ("stages: [5%", "stages: [150%", "150%"),
-        ("statements: ../recorded/shop-v1.json", "statements: ../recorded/none.json", "there is no file"),
         ("change: split", "change: [split", "is no YAML"),
     ],
 )
@@ -255,3 +254,24 @@ def test_a_change_is_planned_emitted_and_recorded_before_it_has_statements(shop:
     ran = run("record", "shop-v1", "--change", CHANGE, "--", sys.executable, "-c", program, cwd=shop)
     assert ran.code == 0, ran.err
     assert (shop / "recorded" / "shop-v1.json").is_file()
+
+
+def test_roles_that_the_repositorys_revisions_name_are_there_when_it_is_recorded(shop: Path) -> None:
+    revision = next((shop / "migrations" / "versions").glob("0001_*.py"))
+    grant = '\n    op.execute("GRANT SELECT ON customers TO reporting, app")\n\n\ndef downgrade'
+    granted = revision.read_text().replace("\n\n\ndef downgrade", grant, 1)
+    assert "GRANT" in granted
+    revision.write_text(granted)
+    program = "import os, psycopg; psycopg.connect(os.environ['DATABASE_URL']).execute('SELECT name FROM customers')"
+    ran = run("record", "shop-v1", "--change", CHANGE, "--", sys.executable, "-c", program, cwd=shop)
+    assert ran.code == 0, ran.err
+    assert ran.out.startswith("wrote recorded/shop-v1.json: "), "as a person would write it"
+
+
+def test_a_router_that_nobody_named_is_told(shop: Path) -> None:
+    (shop / ".parallelchange" / "local" / "trafficsplit.json").unlink()
+    ran = run("doctor", CHANGE, "--json", cwd=shop)
+    assert ran.code == 1
+    (found,) = [f for f in json.loads(ran.out)["findings"] if f["id"] == "traffic.split"]
+    assert "`traffic.router`" in found["remedy"]
+    assert "`traffic.router`" in run("expand", CHANGE, cwd=shop).err
