@@ -221,14 +221,9 @@ class _Reader:
         at = f"versions.{key}"
         if not _VERSION.fullmatch(raw.name):
             self.fail(f"{at}.name", f"{raw.name!r} is no name for a version", "use up to 100 of a-z, A-Z, 0-9 and ._-")
-        statements = self.path.parent / raw.statements if raw.statements else None
-        if statements and not _is_file(statements):
-            self.fail(
-                f"{at}.statements",
-                f"there is no file {raw.statements}",
-                f"record it: parallelchange record {raw.name} -- COMMAND",
-            )
-        openapi = self.path.parent / raw.openapi if raw.openapi else None
+        # It need not be there yet: the change comes first, and `record` writes the file that it names.
+        statements = self.beside(f"{at}.statements", raw.statements)
+        openapi = self.beside(f"{at}.openapi", raw.openapi)
         if openapi and not _is_file(openapi):
             self.fail(f"{at}.openapi", f"there is no file {raw.openapi}", "its path is relative to the change file")
         probe = None
@@ -256,6 +251,19 @@ class _Reader:
             role=raw.role,
             openapi=openapi,
         )
+
+    def beside(self, at: str, written: str | None) -> Path | None:
+        """A path that is relative to the change file, as a person would write it."""
+        if not written:
+            return None
+        path = self.path.parent / written
+        tidy = Path(os.path.normpath(path))
+        try:
+            with suppress(FileNotFoundError):
+                tidy.stat()  # refuses what no file could be called
+            return tidy if tidy.resolve() == path.resolve() else path  # a link may stand before a `..`
+        except (OSError, ValueError, RuntimeError):
+            self.fail(at, f"{written!r} is no path", "its path is relative to the change file")
 
     def client(self, at: str, raw: str | ClientFile, versions: tuple[Version, ...]) -> Client:
         """Sessions that may be there besides the versions'; none that could be a version's own."""

@@ -17,7 +17,7 @@ from typing import Any
 from parallelchange.errors import InvalidFile
 from parallelchange.sqltext import Kind, fill, kind_of
 
-__all__ = ["Corpus", "Recorded", "Step", "Unit", "read_corpus", "write_corpus"]
+__all__ = ["Corpus", "Recorded", "Step", "Unit", "read_corpus", "read_recorded", "write_corpus"]
 
 _FORMAT = 2
 
@@ -139,17 +139,32 @@ def read_corpus(path: Path, version: str) -> Corpus:
     """Read a corpus.
 
     Raises:
-        InvalidFile: It is no corpus, one of another version, or one that does not fit together.
+        InvalidFile: It is not there, no corpus, one of another version, or one that does not fit together.
+    """
+    return _read(path, version, read_recorded(path, version))
+
+
+def read_recorded(path: Path, version: str) -> bytes:
+    """The bytes of a corpus, whatever they are.
+
+    Raises:
+        InvalidFile: It is not there, or cannot be read.
     """
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise InvalidFile(f"is not there: the statements of {version} are not recorded yet", path=path,
+                          hint=f"record them: {_command(version)}") from None  # fmt: skip
     except OSError as error:
         raise InvalidFile(f"is no corpus of statements: {error}", path=path, hint=_hint(version)) from None
-    return _read(path, version, content)
 
 
 def _hint(version: str) -> str:
-    return f"record it again: parallelchange record {version} -- COMMAND"
+    return f"record it again: {_command(version)}"
+
+
+def _command(version: str) -> str:
+    return f"parallelchange record {version} --change CHANGE -- COMMAND"
 
 
 @lru_cache(maxsize=8)

@@ -21,6 +21,10 @@ API_VERSION = "split.smi-spec.io/v1alpha2"
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
+_NO_SPLIT = "say in the change file what moves the traffic: `traffic.router`; `local` is for `parallelchange demo`"
+"""What to do where there is no split: most often nobody has said yet which router there is."""
+
+
 @dataclass(frozen=True)
 class TrafficSplit:
     """The object as the file holds it.
@@ -46,7 +50,7 @@ class TrafficSplit:
         """
         document = read_object(path)
         if document is None:
-            raise Unavailable(f"{path}: there is no traffic split", hint="start the local mesh, which makes it")
+            raise Unavailable(f"{path}: there is no traffic split", hint=_NO_SPLIT)
         try:
             return cls.parse(document)
         except ValueError as error:

@@ -49,7 +49,7 @@ def _checks(change: str, database_url: str | None) -> Iterator[Check]:
     from parallelchange.adapters.planning import load_plan
     from parallelchange.adapters.postgres.doctor import check_database
     from parallelchange.checks import Section
-    from parallelchange.cli.surroundings import cluster_of
+    from parallelchange.cli.surroundings import cluster_of, local_router
     from parallelchange.cli.world import settings_for
     from parallelchange.errors import Unavailable, UsageError
 
@@ -67,7 +67,11 @@ def _checks(change: str, database_url: str | None) -> Iterator[Check]:
         yield section.told("plan", f"{path} is a change", holds=True, detail=plan.change.name)
         yield from _repository(plan, settings)
     yield from check_database(url, plan)
-    if plan is None or plan.change.traffic.router == "local":
+    if plan is None:
+        return
+    if plan.change.traffic.router == "local":
+        router = local_router(plan.change, settings)
+        yield Section("traffic").tried("split", "there is a split to move", lambda: router.get().name)
         return
     from parallelchange.adapters.kubernetes.doctor import check_cluster
 
@@ -95,12 +99,15 @@ def _repository(plan: Plan, settings: Settings) -> Iterable[Check]:
         detail=str(settings.alembic),
         remedy="name it: `alembic` in parallelchange.toml",
     )
-    for version in plan.change.versions:
+    for which, version in zip(("old", "new"), plan.change.versions, strict=True):
         yield section.told(
             "statements",
             f"statements of {version.name} are recorded",
-            holds=version.statements is not None,
-            remedy=f"parallelchange record {version.name} -- COMMAND",
+            holds=version.statements is not None and version.statements.is_file(),
+            detail=str(version.statements or ""),
+            remedy=f"parallelchange record {version.name} --change {plan.change.path} -- COMMAND"
+            if version.statements
+            else f"name a file for them: `versions.{which}.statements` in {plan.change.path}",
         )
     yield section.told(
         "rehearsal",

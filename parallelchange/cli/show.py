@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -163,13 +164,12 @@ def _measured(result: GateResult) -> str:
 
 
 def show_findings(findings: Iterable[Finding]) -> None:
-    """Each finding with its remedy, on stderr."""
-    for finding in findings:
-        if finding.severity is Severity.INFO:
-            continue
+    """Each finding on stderr, and after those that follow each other with the same remedy that one, once."""
+    told = [finding for finding in findings if finding.severity is not Severity.INFO]
+    for finding, after in zip_longest(told, told[1:]):
         place = f" ({finding.where})" if finding.where else ""
         note(f"{finding.severity}: {finding.id}{place}: {finding.message}")
-        if finding.remedy:
+        if finding.remedy and (after is None or after.remedy != finding.remedy):
             note(f" remedy: {finding.remedy}")
 
 

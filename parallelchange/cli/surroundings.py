@@ -14,8 +14,9 @@ from parallelchange.rollout.world import Alone, Event, NotEnforced
 
 if TYPE_CHECKING:
     from parallelchange.adapters.kubernetes.client import Cluster
+    from parallelchange.adapters.local_router import LocalRouter
 
-__all__ = ["Surroundings", "cluster_of", "surroundings"]
+__all__ = ["Surroundings", "cluster_of", "local_router", "surroundings"]
 
 _CLUSTER_TICK = 5.0
 """Seconds between two looks in a cluster, where watches tell of what changes sooner."""
@@ -60,17 +61,25 @@ def cluster_of(settings: Settings) -> Cluster:
     return connect(kubeconfig=settings.kubeconfig, context=settings.context, namespace=settings.namespace)
 
 
-def _local(change: Change, settings: Settings, tell: Callable[[Event], None]) -> Surroundings:
-    from parallelchange.adapters.local_files import METRICS, TRAFFIC_SPLIT
-    from parallelchange.adapters.local_metrics import LocalMetrics
+def local_router(change: Change, settings: Settings) -> LocalRouter:
+    """What moves the traffic on this machine."""
+    from parallelchange.adapters.local_files import TRAFFIC_SPLIT
     from parallelchange.adapters.local_router import LocalRouter
-    from parallelchange.adapters.local_workloads import LocalWorkloads
 
     service = change.traffic.service
-    stable, canary = f"{service}-stable", f"{service}-canary"
-    clusters = {change.old.name: stable, change.new.name: canary}
+    path = settings.state_dir / TRAFFIC_SPLIT
+    return LocalRouter(path, service=service, stable=f"{service}-stable", canary=f"{service}-canary")
+
+
+def _local(change: Change, settings: Settings, tell: Callable[[Event], None]) -> Surroundings:
+    from parallelchange.adapters.local_files import METRICS
+    from parallelchange.adapters.local_metrics import LocalMetrics
+    from parallelchange.adapters.local_workloads import LocalWorkloads
+
+    router = local_router(change, settings)
+    clusters = {change.old.name: router.stable, change.new.name: router.canary}
     return Surroundings(
-        LocalRouter(settings.state_dir / TRAFFIC_SPLIT, service=service, stable=stable, canary=canary),
+        router,
         LocalWorkloads(settings.state_dir, [version.name for version in change.versions]),
         LocalMetrics(settings.state_dir / METRICS, clusters),
         tell,

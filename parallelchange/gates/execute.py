@@ -27,6 +27,8 @@ _OF_THE_ROWS = frozenset({"23503", "23505", "42P06", "42P07", "42701", "42710", 
 _OF_THE_MOMENT = frozenset({"57014", "55P03", "40001", "40P01"})
 """Timeouts and conflicts: they come and go, and neither prove nor refute anything."""
 
+_DENIED = "42501"
+
 _CATALOG = re.compile(r"\b(?:from|join)\s+(?:pg_catalog\.)?pg_\w|\binformation_schema\.", re.IGNORECASE)
 """What reads the catalogs reads another number of rows after any change."""
 
@@ -135,10 +137,10 @@ def judge(run: PhaseRun) -> GateResult:
         if worst:
             since = f"; since {shown(item.cause)}" if item.cause and worst in _BROKEN else ""
             does = "fails" if worst is _Says.REFUSED else "does not do the same"
-            told = f"{shown(item.sql)} of {run.version} {does} once {run.state}: {said[worst]}{since}"
-            remedy = "see why; a statement whose answer depends on the clock or on chance cannot be compared"
+            when = "before any change" if run.state is State.BASE else f"once {run.state}"
+            told = f"{shown(item.sql)} of {run.version} {does} {when}: {said[worst]}{since}"
             where = f"{run.version}: {item.where}" if item.where else run.version
-            finding = GATE.finding(worst, told, where=where, remedy=remedy if worst is _Says.DIFFERS else "")
+            finding = GATE.finding(worst, told, where=where, remedy=_remedy(run, worst, said[worst]))
             (wrong if worst in _BROKEN else open_).append(finding)
         elif _Says.WORKS not in said and (_Says.UNPROVEN in said or not heard):
             open_.append(_unproven(run, item, said.get(_Says.UNPROVEN, "it was never seen sent")))
@@ -159,6 +161,17 @@ def judge(run: PhaseRun) -> GateResult:
     if open_:
         return unknown(GATE, *open_, version=run.version, executed=executed)
     return passed(GATE, version=run.version, executed=executed)
+
+
+def _remedy(run: PhaseRun, worst: _Says, why: str) -> str:
+    """What to do; empty for the gate's own."""
+    whom = f"the role {run.role}" if run.role else "the version's role"
+    if worst is _Says.DIFFERS:
+        return "see why; a statement whose answer depends on the clock or on chance cannot be compared"
+    if run.state is not State.BASE:
+        grant = f"grant {whom} what it lacks on the whole table: a grant on single columns does not reach new ones"
+        return grant if f"({_DENIED})" in why else ""
+    return f"it is not the change's doing: give {whom} what it needs, or record the version as it works with that role"
 
 
 def _unproven(run: PhaseRun, item: Executed, why: str) -> Finding:

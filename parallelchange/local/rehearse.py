@@ -275,9 +275,10 @@ def rehearse(
         on: A database on the server to make the copy on; None for a server of our own.
 
     Raises:
-        InvalidFile: A masking rule cannot be followed.
+        InvalidFile: A masking rule cannot be followed, or recorded statements cannot be read.
         Unavailable: The copy cannot be made.
     """
+    corpora(plan)  # one that is not there is told now, and not in the middle
     tell("copying the schema and some rows")
     with connect(url) as source:
         before = schema_lines(source)

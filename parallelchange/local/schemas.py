@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import psycopg
+from psycopg import sql
 
 from parallelchange.adapters.postgres.connection import connect
 from parallelchange.change import Version
-from parallelchange.errors import InvalidFile
+from parallelchange.errors import InvalidFile, SchemaState
 from parallelchange.plan import Plan
 from parallelchange.sqltext import split
 
-__all__ = ["AtVersion", "FromFile", "Schema"]
+if TYPE_CHECKING:
+    from parallelchange.adapters.postgres.revisions import Revisions
+
+__all__ = ["AtVersion", "FromFile", "Schema", "to_base"]
 
 # pg_dump's plain form: rows between COPY and `\.`, and commands of psql that stand for nothing here.
 _COPY = re.compile(r"^(COPY [^;]+ FROM stdin);\n(.*?)^\\\.$", re.DOTALL | re.MULTILINE | re.IGNORECASE)
 _COMMAND = re.compile(r"^\\(\w+).*$", re.MULTILINE)
+_ROLE = re.compile(r'role "(.*)" does not exist')
 _HARMLESS = frozenset({"restrict", "unrestrict"})
 
 
@@ -33,6 +39,41 @@ class Schema(Protocol):
     def finish(self, url: str) -> None:
         """After it was filled, before the app runs on it."""
         ...
+
+
+def to_base(revisions: Revisions, make_role: Callable[[str], None]) -> None:
+    """Bring a database of a scratch server to the revision a change begins at, with the roles its revisions name.
+
+    Args:
+        revisions: The revisions.
+        make_role: Makes a role of that name. Roles are of a server, so those of the app are not on a scratch one.
+
+    Raises:
+        SchemaState: A revision fails for another reason.
+    """
+    made: set[str] = set()
+    while True:
+        try:
+            revisions.to_base()
+        except SchemaState as error:
+            role = _missing_role(error.__cause__)
+            if role is None or role in made:
+                raise
+            make_role(role)
+            made.add(role)
+        else:
+            return
+
+
+def _missing_role(error: BaseException | None) -> str | None:
+    if not isinstance(error, psycopg.errors.UndefinedObject):
+        return None
+    found = _ROLE.fullmatch(error.diag.message_primary or "")
+    return found[1] if found else None
+
+
+def _make_role(connection: psycopg.Connection[tuple[object, ...]], role: str) -> None:
+    connection.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(role)))
 
 
 @dataclass(frozen=True)
@@ -53,7 +94,8 @@ class AtVersion:
         """Bring it to the revision the change begins at."""
         from parallelchange.adapters.postgres.revisions import Revisions
 
-        Revisions(url, self.plan, self.ini).to_base()
+        with connect(url) as connection:
+            to_base(Revisions(url, self.plan, self.ini), lambda role: _make_role(connection, role))
 
     def finish(self, url: str) -> None:
         """Expand and backfill for the new version."""
@@ -110,9 +152,25 @@ class FromFile:
                 raise InvalidFile(f"holds psql's command \\{command}", path=self.path, hint=hint)
         for statement in split(_COMMAND.sub("", text)):
             try:
-                connection.execute(statement.encode())
+                self._execute(connection, statement)
             except psycopg.Error as error:
                 raise self._failed(statement, error) from None
+
+    @staticmethod
+    def _execute(connection: psycopg.Connection[tuple[object, ...]], statement: str) -> None:
+        """Run one; the owners and the grantees it names are made, since roles are of a server and not of a schema."""
+        made: set[str] = set()
+        while True:
+            try:
+                connection.execute(statement.encode())
+            except psycopg.errors.UndefinedObject as error:
+                role = _missing_role(error)
+                if role is None or role in made:
+                    raise
+                _make_role(connection, role)
+                made.add(role)
+            else:
+                return
 
     def _failed(self, statement: str, error: psycopg.Error) -> InvalidFile:
         assert self.path is not None

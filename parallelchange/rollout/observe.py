@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from parallelchange.calls import Counts, Stillness, only_in, stillness
-from parallelchange.corpus import read_corpus
+from parallelchange.corpus import read_corpus, read_recorded
 from parallelchange.errors import InvalidFile, Tampered, Unavailable
 from parallelchange.evidence import ALL_VERSIONS
 from parallelchange.model import FULL, Evidence, EvidenceKey, Place, State
@@ -114,9 +114,10 @@ def corpora(plan: Plan) -> dict[str, str]:
     The file's bytes count, and are not read as statements here: whatever is changed in it is seen as a change.
 
     Raises:
-        InvalidFile: One cannot be read.
+        InvalidFile: One is not there or cannot be read.
     """
-    return {version.name: _sha256(version.statements) for version in plan.change.versions}
+    found = ((version.name, version.statements) for version in plan.change.versions)
+    return {name: hashlib.sha256(read_recorded(path, name)).hexdigest() if path else "" for name, path in found}
 
 
 def specs(plan: Plan) -> dict[str, str]:

@@ -26,6 +26,7 @@ from parallelchange.errors import SchemaState, UsageError
 from parallelchange.local.changing import changing, expand
 from parallelchange.local.postgres import EmbeddedPostgres, scratch_postgres
 from parallelchange.local.process import LOOPBACK, ReservedPort
+from parallelchange.local.schemas import to_base
 from parallelchange.model import Phase, State
 from parallelchange.plan import Plan, state_of
 from parallelchange.testing.proofs import prove_laws, prove_statements, run_statements
@@ -169,7 +170,7 @@ class ScratchServer:
         plan, ini = self.plan(path)
         url = self.postgres.url(name)
         if state is State.BASE:
-            Revisions(url, plan, ini).to_base()
+            to_base(Revisions(url, plan, ini), self._make_role)
             if seed is not None:
                 with psycopg.connect(url, application_name="parallelchange") as connection:
                     seed(connection)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -93,7 +94,6 @@ def test_plan_for_people_machines_and_psql(shop: Path, database: str) -> None:
         ('down: "first_name ||', 'down: "first_name |||| (', "`down`"),
         ("first_name: text", "first_name: txt", "there is no type txt"),
         ("stages: [5%", "stages: [150%", "150%"),
-        ("statements: ../recorded/shop-v1.json", "statements: ../recorded/none.json", "there is no file"),
         ("change: split", "change: [split", "is no YAML"),
     ],
 )
@@ -228,3 +228,44 @@ def test_usage_errors_exit_2(tmp_path: Path) -> None:
         ran = run(*arguments, cwd=tmp_path)
         assert ran.code == 2, ran.err
         assert ran.err
+
+
+def test_a_change_is_planned_emitted_and_recorded_before_it_has_statements(shop: Path) -> None:
+    """The order a developer goes: the change file names files that `record` is to write."""
+    shutil.rmtree(shop / "recorded")
+    assert run("plan", CHANGE, cwd=shop).code == 0
+    assert run("emit", "alembic", CHANGE, cwd=shop).code == 0
+    doctor = run("doctor", CHANGE, "--json", cwd=shop)
+    told = {f["message"]: f["remedy"] for f in json.loads(doctor.out)["findings"] if f["id"] == "repository.statements"}
+    assert len(told) == 2
+    assert all("record" in remedy for remedy in told.values()), told
+    for verb in ("verify", "rehearse", "expand", "status"):
+        ran = run(verb, CHANGE, cwd=shop)
+        assert ran.code == 2, (verb, ran.out, ran.err)
+        assert "shop-v1.json: is not there: the statements of shop-v1 are not recorded yet" in ran.err
+        assert "parallelchange record shop-v1 --change CHANGE -- COMMAND" in ran.err
+    program = "import os, psycopg; psycopg.connect(os.environ['DATABASE_URL']).execute('SELECT name FROM customers')"
+    ran = run("record", "shop-v1", "--change", CHANGE, "--", sys.executable, "-c", program, cwd=shop)
+    assert ran.code == 0, ran.err
+    assert (shop / "recorded" / "shop-v1.json").is_file()
+
+
+def test_roles_that_the_repositorys_revisions_name_are_there_when_it_is_recorded(shop: Path) -> None:
+    revision = next((shop / "migrations" / "versions").glob("0001_*.py"))
+    grant = '\n    op.execute("GRANT SELECT ON customers TO reporting, app")\n\n\ndef downgrade'
+    granted = revision.read_text().replace("\n\n\ndef downgrade", grant, 1)
+    assert "GRANT" in granted
+    revision.write_text(granted)
+    program = "import os, psycopg; psycopg.connect(os.environ['DATABASE_URL']).execute('SELECT name FROM customers')"
+    ran = run("record", "shop-v1", "--change", CHANGE, "--", sys.executable, "-c", program, cwd=shop)
+    assert ran.code == 0, ran.err
+    assert ran.out.startswith("wrote recorded/shop-v1.json: "), "as a person would write it"
+
+
+def test_a_router_that_nobody_named_is_told(shop: Path) -> None:
+    (shop / ".parallelchange" / "local" / "trafficsplit.json").unlink()
+    ran = run("doctor", CHANGE, "--json", cwd=shop)
+    assert ran.code == 1
+    (found,) = [f for f in json.loads(ran.out)["findings"] if f["id"] == "traffic.split"]
+    assert "`traffic.router`" in found["remedy"]
+    assert "`traffic.router`" in run("expand", CHANGE, cwd=shop).err

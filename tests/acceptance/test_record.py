@@ -248,6 +248,15 @@ def test_a_schema_and_a_setup(tmp_path: Path) -> None:
     assert [(s.sql, s.columns) for s in corpus.statements] == [("SELECT name FROM pets ORDER BY id", ("name text",))]
 
 
+def test_a_schema_brings_the_roles_it_names(tmp_path: Path) -> None:
+    """As pg_dump writes them; on a scratch server there are none of them."""
+    named = f'{SCHEMA}\nALTER TABLE pets OWNER TO "the owner";\nGRANT SELECT ON pets TO reader, writer;\n'
+    (tmp_path / "schema.sql").write_text(named)
+    program = "import os, psycopg; psycopg.connect(os.environ['DATABASE_URL']).execute('SELECT name FROM pets')"
+    ran = record(tmp_path, sys.executable, "-c", program, options=("--schema", tmp_path / "schema.sql"))
+    assert ran.code == 0, ran.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [

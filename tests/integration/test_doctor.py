@@ -70,6 +70,14 @@ def test_a_role_that_owns_nothing_is_told_all_it_lacks(stranger: str, plan: Plan
     assert "database.stats" in warned(checks)
 
 
+def test_a_database_that_takes_no_writes_is_told(database: str, plan: Plan) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        name = sql.Identifier(connection.info.dbname)
+        connection.execute(sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(name))
+    found = bad(list(check_database(database, plan)))["database.primary"]
+    assert "default_transaction_read_only is on" in found.detail
+
+
 def test_who_is_connected_and_is_neither_version(database: str, plan: Plan) -> None:
     def asked() -> Check:
         return next(check for check in check_database(database, plan) if check.id == "database.clients")

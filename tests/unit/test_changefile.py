@@ -193,7 +193,6 @@ def test_the_line_of_a_key_or_of_the_nearest_above_it(tmp_path: Path) -> None:
         ("    probe: none\n", "", "  new:", "no probe tells whether v2 works", "`probe: none`"),
         ("probe: none", "probe: {}", "probe: {}", "either a url or a command", "one of them"),
         ("probe: none", "probe: {url: a, command: b}", "url: a", "either a url or a command", "one of them"),
-        ("v1.json", "v9.json", "v9.json", "there is no file v9.json", "parallelchange record v1"),
         ("rows_per_second: 100", "rows_per_second: 0", "rows_per_second", "at least 1", "leave it out"),
         ("app-v2", "parallelchange", "    application_name:", "the toolkit's own", "give it another"),
         # Who else may be connected.

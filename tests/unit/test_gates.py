@@ -458,6 +458,19 @@ def test_execute(now: tuple[Outcome, ...], before: tuple[Outcome, ...] | None, e
     says(rehearsed(*now, before=before), *expected)
 
 
+def test_what_fails_before_any_change_is_not_laid_at_its_door() -> None:
+    run = PhaseRun("v1", State.BASE, (Executed("1", "COPY t FROM STDIN", "", (BREAKS,)),), None, "app")
+    (finding,) = execute.judge(run).findings
+    assert "of v1 fails before any change" in finding.message
+    assert "not the change's doing: give the role app what it needs" in finding.remedy
+
+
+def test_what_the_role_lacks_is_to_be_granted() -> None:
+    result = rehearsed(Outcome("permission denied for table t", "42501"), before=(WORKS,))
+    says(result, FAIL, "refused")
+    assert "grant the role app what it lacks on the whole table" in result.findings[0].remedy
+
+
 def test_rehearsal_fails_on_what_kept_a_state_from_being_reached() -> None:
     finding = rehearsal.GATE.finding("step", "contract cannot be reached")
     says(rehearsal.judge(State.CONTRACTED, (finding,)), FAIL, "step")

@@ -72,7 +72,10 @@ def connect(url: str, **settings: str) -> Connection:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         if describe_url(url) == UNTOLD:
             lines = ["its URL is not as it should be"]
-        reason = lines[-1].split(": ", 1)[-1] if "password" not in lines[-1].lower() else "it does not let us in"
+        # A line that begins with a tab is libpq's advice; the one before it says what happened.
+        last = next((line for line in reversed(lines) if not line.startswith("\t")), lines[-1])
+        told = last.rsplit(" failed: ", 1)[-1] if " failed: " in last else last.split(": ", 1)[-1]
+        reason = " ".join(told.split()) if "password" not in last.lower() else "it does not let us in"
         raise Unavailable(
             f"{describe_url(url)} does not answer: {reason}",
             hint="check PARALLELCHANGE_DATABASE_URL or database_url in parallelchange.toml, and that the server runs",

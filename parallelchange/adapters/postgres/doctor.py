@@ -43,8 +43,11 @@ _SERVER = (
     _Asked(
         "primary",
         "the server takes writes",
-        "SELECT NOT pg_is_in_recovery(), CASE WHEN pg_is_in_recovery() THEN 'it is a standby' ELSE '' END",
-        "connect to the primary",
+        "SELECT NOT pg_is_in_recovery() AND NOT current_setting('default_transaction_read_only')::boolean,"
+        " CASE WHEN pg_is_in_recovery() THEN 'it is a standby'"
+        " WHEN current_setting('default_transaction_read_only')::boolean THEN 'default_transaction_read_only is on'"
+        " ELSE '' END",
+        "connect to the primary, with a role and a database that may write",
     ),
     _Asked(
         "activity",

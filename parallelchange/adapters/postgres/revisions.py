@@ -267,7 +267,7 @@ class Revisions:
             reason = str(error.orig).splitlines()[0]
             raise SchemaState(
                 f"PostgreSQL refused, and nothing was changed: {reason}", hint=_short(error.statement)
-            ) from None
+            ) from error.orig
         return time.monotonic() - locked[0] if locked else 0.0
 
 
