@@ -39,7 +39,10 @@ def alembic(change: str, database_url: str | None) -> None:
         written.append(write_lock(plan))
     for file in written:
         click.echo(f"wrote {file}")
-    click.echo(f"next: parallelchange rehearse {change}", err=True)
+    unrecorded = [v.name for v in plan.change.versions if v.statements is None or not v.statements.is_file()]
+    for name in unrecorded:
+        click.echo(f"next: parallelchange record {name} --change {change} -- COMMAND", err=True)
+    click.echo(f"{'then' if unrecorded else 'next'}: parallelchange rehearse {change}", err=True)
 
 
 @command.command("kubernetes", short_help="Manifests, made from the app's own.")

@@ -15,7 +15,7 @@ __all__ = ["command"]
 @options.as_json
 def command(change: str, database_url: str | None, as_json: bool) -> int:
     """Measure both versions on the live data and record the evidence that `gate` reads. Nothing is executed."""
-    from parallelchange.cli.show import show_evidence
+    from parallelchange.cli.show import note, show_evidence
     from parallelchange.cli.world import open_world
     from parallelchange.rollout.matrix import matrix_now
     from parallelchange.rollout.measure import measure
@@ -23,6 +23,9 @@ def command(change: str, database_url: str | None, as_json: bool) -> int:
     from parallelchange.rollout.run import look
 
     with open_world(change, database_url) as world, world.ledger.fenced():
-        evidence = measure(world, look(world, revisions=False))
+        obs = look(world, revisions=False)
+        if obs.differences:
+            note(f"warning: the schema is {obs.state}: {'; '.join(obs.differences)}; is it the right database?")
+        evidence = measure(world, obs)
         plan, cells = world.plan, matrix_now(world.plan, observe(world, revisions=False))
     return show_evidence(plan.change.name, "verify", evidence, cells, as_json=as_json)

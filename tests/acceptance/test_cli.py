@@ -234,7 +234,10 @@ def test_a_change_is_planned_emitted_and_recorded_before_it_has_statements(shop:
     """The order a developer goes: the change file names files that `record` is to write."""
     shutil.rmtree(shop / "recorded")
     assert run("plan", CHANGE, cwd=shop).code == 0
-    assert run("emit", "alembic", CHANGE, cwd=shop).code == 0
+    emitted = run("emit", "alembic", CHANGE, cwd=shop)
+    assert emitted.code == 0
+    assert f"next: parallelchange record shop-v1 --change {CHANGE} -- COMMAND\n" in emitted.err
+    assert f"then: parallelchange rehearse {CHANGE}\n" in emitted.err
     doctor = run("doctor", CHANGE, "--json", cwd=shop)
     told = {f["message"]: f["remedy"] for f in json.loads(doctor.out)["findings"] if f["id"] == "repository.statements"}
     assert len(told) == 2
@@ -260,6 +263,14 @@ def test_roles_that_the_repositorys_revisions_name_are_there_when_it_is_recorded
     ran = run("record", "shop-v1", "--change", CHANGE, "--", sys.executable, "-c", program, cwd=shop)
     assert ran.code == 0, ran.err
     assert ran.out.startswith("wrote recorded/shop-v1.json: "), "as a person would write it"
+
+
+def test_another_database_is_told_of(shop: Path, database: str) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("ALTER TABLE customers RENAME TO clients")
+    ran = run("verify", CHANGE, cwd=shop)
+    assert ran.code == 1
+    assert "the schema is partial: table public.customers is missing; is it the right database?" in ran.err
 
 
 def test_a_router_that_nobody_named_is_told(shop: Path) -> None:
