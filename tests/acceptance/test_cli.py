@@ -150,6 +150,8 @@ def test_nothing_advances_without_evidence(shop: Path, database: str) -> None:
     assert gate.code == 1
     assert json.loads(gate.out)["verdict"] == "unknown"
     assert "<failure" in (shop / "gate.xml").read_text()
+    gate = run("gate", CHANGE, "--to", "5%", "--junit", shop / "not" / "there" / "gate.xml", cwd=shop)
+    assert (gate.code, "Traceback" in gate.err) == (2, False), gate.err
 
 
 def test_phase_by_phase_as_a_pipeline_does(shop: Path, database: str) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import xml.etree.ElementTree as ET
 from dataclasses import fields, replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parallelchange.calls import Stillness
+from parallelchange.cli.gate import _write_junit
 from parallelchange.gates import (
     EVIDENCE,
     GATES,
@@ -35,7 +38,8 @@ from parallelchange.gates import (
 )
 from parallelchange.gates.execute import Executed, Outcome, PhaseRun
 from parallelchange.gates.roundtrip import RoundTripFact
-from parallelchange.model import FULL, GateResult, Severity, State, Verdict
+from parallelchange.model import FULL, Finding, GateResult, Severity, State, Verdict
+from parallelchange.rollout.decide import Decision, Kind
 from parallelchange.sessions import Connected, Identity, Prepared, Session
 
 PASS, FAIL, UNKNOWN = Verdict
@@ -569,3 +573,15 @@ def test_roundtrip_tells_what_the_new_version_cannot_write_yet() -> None:
     )
     says(result, PASS, "untaken")
     assert result.findings[0].severity is Severity.INFO
+
+
+def test_a_report_holds_only_what_xml_may_hold(tmp_path: Path) -> None:
+    """A message quotes statements, and they hold what people sent."""
+    refused = GateResult("prepare", Verdict.FAIL, (Finding("prepare.refused", Severity.ERROR, "SELECT '\x01\ud800'"),))
+    decision = Decision(Kind.BLOCKED, "prepare: SELECT '\x01'", results=(refused,))
+    _write_junit(tmp_path / "gate.xml", "a-change", decision, passed=False)
+    failures = list(ET.parse(tmp_path / "gate.xml").getroot().iter("failure"))
+    assert [failure.text for failure in failures] == [
+        "SELECT '\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}'",
+        None,
+    ]
