@@ -11,11 +11,11 @@ __all__ = ["GATE", "CopiesFact", "judge"]
 
 GATE = Gate(
     id="copies",
-    what="Each version has a ready copy, and what it runs is known.",
+    what="Each version that goes on serving has a ready copy, and what it runs is known.",
     why="Traffic sent to a version without a copy fails, and proof of another build proves nothing.",
     remedy="start the version, all copies with one build",
     example="The new version crashed after it was verified.",
-    guards=frozenset({Act.SET_WEIGHT}),
+    guards=frozenset({Act.SET_WEIGHT, Act.CONTRACT}),
 )
 
 

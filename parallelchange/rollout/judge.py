@@ -172,11 +172,9 @@ def _versions(plan: Plan, obs: Observation, act: Act) -> list[GateResult]:
     return [versions.judge(versions_fact(plan, obs), act)]
 
 
-def _copies(plan: Plan, obs: Observation, act: Act) -> list[GateResult]:  # noqa: ARG001
-    return [
-        copies.judge(copies.CopiesFact(v.name, obs.ready.get(v.name), obs.builds.get(v.name)))
-        for v in plan.change.versions
-    ]
+def _copies(plan: Plan, obs: Observation, act: Act) -> list[GateResult]:
+    serving = (plan.change.new,) if act is Act.CONTRACT else plan.change.versions
+    return [copies.judge(copies.CopiesFact(v.name, obs.ready.get(v.name), obs.builds.get(v.name))) for v in serving]
 
 
 def _routing(plan: Plan, obs: Observation, act: Act) -> list[GateResult]:  # noqa: ARG001

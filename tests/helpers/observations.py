@@ -253,7 +253,7 @@ WRONGS = [
     ),
     Wrong("a backend without endpoints", put(routing=("Service c has no endpoint",)), "no endpoint", (ZERO, STAGE)),
     Wrong("nobody looked at the backends", put(routing=None), "not be looked at", (ZERO, STAGE)),
-    Wrong("no copy of the new version", lambda o: replace(o, ready={**o.ready, NEW: 0}), "no copy", (ZERO, STAGE)),
+    Wrong("no copy of the new version", lambda o: replace(o, ready={**o.ready, NEW: 0}), "no copy"),
     Wrong("no copy of the old version", lambda o: replace(o, ready={**o.ready, OLD: 0}), "no copy", (ZERO, STAGE)),
     Wrong(
         "another build is declared and does not run yet",
@@ -261,7 +261,7 @@ WRONGS = [
         "the build of",
         (LAST,),
     ),
-    Wrong("nobody knows what runs", put(builds={OLD: None, NEW: None}), "cannot be told", (ZERO, STAGE)),
+    Wrong("nobody knows what runs", put(builds={OLD: None, NEW: None}), "cannot be told"),
     Wrong("the old version's name was never seen", record(old_seen=False), "was ever seen", (LAST,)),
     Wrong("no ledger", put(record=None), ""),
     Wrong("no evidence", put(evidence=()), "nothing was measured"),

@@ -70,7 +70,7 @@ def test_a_gate_tells_all_of_itself(gate: Any) -> None:
 
 def test_the_acts_that_move_something_are_guarded() -> None:
     assert set(guarding(Act.SET_WEIGHT)) == set(GATES) - {"drained"}
-    assert set(guarding(Act.CONTRACT)) == set(GATES) - {"copies", "routing"}
+    assert set(guarding(Act.CONTRACT)) == set(GATES) - {"routing"}
     for act in (Act.EXPAND, Act.BACKFILL, Act.RETIRE, Act.REVERT):
         assert "schema" in guarding(act)
     assert guarding(Act.ABORT) == ()
