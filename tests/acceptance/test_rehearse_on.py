@@ -69,12 +69,12 @@ def test_a_rule_that_cannot_be_followed_has_its_line(example: Path, database: st
     assert ask(database, COPIES) == []
 
 
-def test_a_database_that_ends_idle_sessions_can_be_rehearsed(shop: Path, database: str) -> None:
+def test_a_database_that_ends_idle_sessions_can_be_rehearsed(example: Path, database: str) -> None:
     name = psycopg.conninfo.conninfo_to_dict(database)["dbname"]
     with psycopg.connect(database, autocommit=True) as connection:
         for setting in ("idle_session_timeout", "idle_in_transaction_session_timeout"):
             connection.execute(f"ALTER DATABASE {name} SET {setting} = '500ms'".encode())
-    ran = run("rehearse", CHANGE, "--no-record", "--json", cwd=shop)
+    ran = run("rehearse", CHANGE, "--no-record", "--json", cwd=example)
     assert ran.code == 0, [f for g in json.loads(ran.out)["gates"] for f in g["findings"]]
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute(f"ALTER DATABASE {name} RESET ALL".encode())
