@@ -23,7 +23,8 @@ import psycopg
 
 from parallelchange.adapters.planning import load_plan, write_lock
 from parallelchange.adapters.postgres.connection import connect
-from parallelchange.adapters.postgres.statements import Describer, ask_all
+from parallelchange.adapters.postgres.shapes import Describer
+from parallelchange.adapters.postgres.statements import ask_all
 from parallelchange.corpus import Corpus, Recorded, Step, Unit, read_corpus, write_corpus
 from parallelchange.emit.alembic import emit
 from parallelchange.local.postgres import scratch_postgres
