@@ -8,6 +8,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import psycopg
+
 from parallelchange.adapters.postgres.causes import Causes, changed, find_causes, foresee_causes
 from parallelchange.adapters.postgres.connection import connect
 from parallelchange.adapters.postgres.database import PostgresDatabase
@@ -110,12 +112,29 @@ class Rehearsal:
             stopped = (broken,) if broken else findings
             self._fingerprint = self._fingerprint_in(state)
             self._keep(ALL_VERSIONS, state, rehearsal.judge(state, stopped, self._unlike()))
-            for version in versions:
-                if broken is None:
-                    self._version(version, state)
-            if broken is None and state is State.EXPANDED:
-                self._round_trips()
+            broken = broken or self._layers(versions, state)
         return self.evidence
+
+    def _layers(self, versions: Sequence[Version], state: State) -> Finding | None:
+        """All layers in this state.
+
+        What breaks off ends the rehearsal, unless something was found before: that would be forgotten with it, and an
+        older rehearsal, in which it was not found, would go on counting.
+
+        Returns:
+            What broke off, if anything did.
+        """
+        try:
+            for version in versions:
+                self._version(version, state)
+            if state is State.EXPANDED:
+                self._round_trips()
+        except (ParallelChangeError, psycopg.Error) as error:
+            if self.verdict is Verdict.PASS:
+                raise
+            told = error.message if isinstance(error, ParallelChangeError) else str(error).splitlines()[0]
+            return rehearsal.GATE.finding("step", f"it broke off once {state}: {told}", where="rehearsal copy")
+        return None
 
     def _base(self) -> tuple[Finding, ...]:
         state, differences = self._state()

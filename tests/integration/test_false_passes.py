@@ -697,6 +697,31 @@ def test_a_write_that_found_no_row_is_no_proof(make: Make, sql: str) -> None:
     assert verdicts[V2, State.EXPANDED] is Verdict.PASS
 
 
+@pytest.mark.parametrize("fails", [True, False])
+def test_what_a_rehearsal_has_found_is_not_forgotten_when_it_breaks_off(
+    make: Make, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """An older rehearsal, in which all went well, would go on counting."""
+    idle = recorded("UPDATE t SET a = $2 WHERE id = $1", [], ["bigint", "text"], [("7001", "x")])
+    scene = make(old=[idle]) if fails else make()
+    world = scene.world()
+
+    def breaks_off(_: Any) -> None:
+        raise Unavailable("the server went away")
+
+    monkeypatch.setattr(Rehearsal, "_round_trips", breaks_off)
+    rehearsal = Rehearsal(world.plan, world.database, scene.copies.builds, lambda _: None)
+    if not fails:
+        with pytest.raises(Unavailable, match="went away"):
+            rehearsal.all()
+        return
+    found = rehearsal.all()
+    assert Verdict.UNKNOWN in {item.result.verdict for item in found if item.key.gate == "execute"}
+    last = next(item for item in found if item.key.gate == "rehearsal" and item.state is State.CONTRACTED)
+    assert last.result.verdict is Verdict.FAIL
+    assert "it broke off once expanded: the server went away" in last.result.findings[0].message
+
+
 def test_a_corpus_that_changes_while_it_is_rehearsed_is_not_the_one_that_was_rehearsed(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
